@@ -1,0 +1,171 @@
+#ifndef DEVICES_PCI_PCI_H
+#define DEVICES_PCI_PCI_H
+
+/*
+ * A PCI Express root bus (bus 0 of segment 0) with ECAM and, where the machine
+ * has port I/O, the 0xcf8/0xcfc mechanism; and what an emulated function needs:
+ * configuration space with write masks, BARs that follow the guest, MSI-X.
+ *
+ * The root has one lock: it protects the configuration space of every function
+ * and the mapping of BARs. MSI-X tables have the same lock. bus.h handlers of
+ * BARs run without it.
+ */
+
+#include <stdatomic.h>
+#include "vmm/base/err.h"
+#include "vmm/core/bus.h"
+#include "vmm/core/irq.h"
+
+#define PCI_CONFIG_SIZE 4096
+#define PCI_NUM_BARS	6
+#define PCI_NUM_SLOTS	32
+#define PCI_MSIX_MAX	32 /* vectors of one emulated function */
+
+struct pci_root;
+struct pci_dev;
+
+/* Bits of a BAR's flags, as the register holds them. */
+#define PCI_BAR_MEM32	 0x0
+#define PCI_BAR_MEM64	 0x4
+#define PCI_BAR_PREFETCH 0x8
+
+struct pci_bar {
+	uint64_t size; /* bytes, a power of two; 0 = no BAR */
+	uint32_t flags;
+	const struct bus_ops *ops;
+	void *opaque;
+	uint64_t mapped_at;  /* where it is on the bus now; 0 = nowhere */
+	uint64_t refused_at; /* where the bus had no room for it, to report that once */
+	/* The BAR was mapped at (or moved away from) @base; root lock held. NULL = don't care. */
+	void (*moved)(void *opaque, unsigned bar, uint64_t base, bool mapped);
+};
+
+/* How pci_msix_fire reads `state` and `pending` without the lock: see msix.c. */
+struct pci_msix_entry {
+	struct msi_message message; /* as the guest wrote it */
+	struct msi_message told;    /* as the sink has it, while it delivers */
+	bool masked;		    /* the guest's bit in Vector Control */
+	_Atomic bool pending;
+	_Atomic uint32_t state;	   /* bit 0: the sink delivers; above: counts the changes */
+	struct msi_vector *vector; /* owns, while on the root */
+};
+
+struct pci_msix {
+	unsigned count; /* 0 = none */
+	unsigned cap;	/* offset of the capability */
+	unsigned bar;
+	_Atomic bool enabled;
+	bool function_masked;
+	struct pci_msix_entry entry[PCI_MSIX_MAX];
+};
+
+struct pci_dev {
+	struct pci_root *root;
+	uint16_t rid; /* bus << 8 | slot << 3 | function */
+	uint8_t config[PCI_CONFIG_SIZE];
+	uint8_t initial[PCI_CONFIG_SIZE]; /* as after power-on */
+	uint8_t wmask[PCI_CONFIG_SIZE];	  /* 1 = the guest may write the bit */
+	unsigned next_cap;		  /* next free byte for a capability */
+	unsigned last_cap;		  /* offset of the last one's header, 0 = none */
+	struct pci_bar bar[PCI_NUM_BARS];
+	struct pci_msix msix;
+	/*
+	 * Hooks for registers with behaviour (VIRTIO_PCI_CAP_PCI_CFG, VFIO); NULL =
+	 * plain. Called on a vCPU thread without the root lock: before a read
+	 * (so that the function can refresh config[]) and after a write was applied.
+	 */
+	void (*config_reading)(struct pci_dev *dev, unsigned offset, unsigned size);
+	void (*config_written)(struct pci_dev *dev, unsigned offset, unsigned size);
+};
+
+/* Everything the root needs to know of its place in the machine. */
+struct pci_root_config {
+	struct bus *mmio;
+	struct bus *pio;      /* NULL: no 0xcf8/0xcfc */
+	struct msi_sink *msi; /* borrows */
+	uint64_t ecam_base;   /* 1 MiB for bus 0 */
+	uint64_t mem32_base, mem32_size;
+	uint64_t mem64_base, mem64_size;
+};
+
+/* *@ret_root is owned by the caller. 0 or -errno with words in @err. */
+int pci_root_create(struct pci_root **ret_root, const struct pci_root_config *config,
+		    struct err *err);
+
+/* All functions must be gone. Accepts NULL. */
+void pci_root_destroy(struct pci_root *root);
+
+/* Lock and unlock the root, for hooks that look at config[] or BARs. */
+void pci_root_lock(struct pci_root *root);
+void pci_root_unlock(struct pci_root *root);
+
+/* The MMIO bus on which BARs appear: for doorbells inside a BAR. Borrowed from the root. */
+struct bus *pci_root_mmio(struct pci_root *root);
+
+/* A free slot number, or -ENOSPC. Slot 0 is the host bridge. */
+int pci_root_free_slot(struct pci_root *root);
+
+/*
+ * Initialise @dev as an endpoint with a type 0 header. @class_code is 24 bits.
+ * Vendor, device, subsystem and revision as given.
+ */
+void pci_dev_init(struct pci_dev *dev, uint16_t vendor, uint16_t device, uint8_t revision,
+		  uint32_t class_code, uint16_t subsys_vendor, uint16_t subsys);
+
+/*
+ * Declare BAR @index (and @index + 1 for MEM64) of @size bytes, a power of two of
+ * at least 16, served by @ops with @opaque (borrowed). Before pci_root_add; set
+ * dev->bar[@index].moved afterwards where it is needed.
+ */
+void pci_dev_set_bar(struct pci_dev *dev, unsigned index, uint64_t size, uint32_t flags,
+		     const struct bus_ops *ops, void *opaque);
+
+/*
+ * Append a capability of @len bytes (header included) with ID @id; the body
+ * after the two header bytes is copied from @body (@len - 2 bytes). Returns its
+ * offset (config[offset] is the ID). Space is known to suffice: emulated
+ * functions are fixed at build time.
+ */
+unsigned pci_dev_add_cap(struct pci_dev *dev, uint8_t id, const void *body, unsigned len);
+
+/*
+ * MSI-X with @count vectors (1 to PCI_MSIX_MAX). Claims the 32-bit BAR @bar of
+ * 4 KiB for the table (at 0) and the pending bits (at 0x800). Before pci_root_add.
+ */
+void pci_dev_set_msix(struct pci_dev *dev, unsigned bar, unsigned count);
+
+/*
+ * Raise vector @index: at once, or pending while masked. Nothing when MSI-X is
+ * off or @index is out of range. Any thread, with any lock held: it takes none.
+ */
+void pci_msix_fire(struct pci_dev *dev, unsigned index);
+
+/* True when the guest switched MSI-X on. Any thread. */
+bool pci_msix_enabled(const struct pci_dev *dev);
+
+/*
+ * Put @dev (borrowed) at @slot, function 0; reserves its interrupt vectors.
+ * Returns 0, -EBUSY (slot taken), -ENOSPC (no vectors), with words in @err.
+ */
+int pci_root_add(struct pci_root *root, struct pci_dev *dev, unsigned slot, struct err *err);
+
+/* Unmap its BARs, free its vectors; harmless when it isn't on the bus. vCPUs stopped. */
+void pci_root_remove(struct pci_root *root, struct pci_dev *dev);
+
+/*
+ * Give every BAR an address, as firmware would (there is none): 64-bit BARs in
+ * the 64-bit window while there is room, the others in the 32-bit one, none
+ * sharing a page with another. Memory decoding and bus mastering stay off until
+ * the guest's driver switches them on. The result is what pci_dev_reset
+ * restores. Called once, after all functions were added and before the vCPUs
+ * run. Returns 0 or -ENOSPC naming the function in @err.
+ */
+int pci_root_assign(struct pci_root *root, struct err *err);
+
+/*
+ * Configuration space, BARs and MSI-X as after pci_root_assign (before it: as
+ * after pci_root_add). The function's interrupts must have stopped.
+ */
+void pci_dev_reset(struct pci_dev *dev);
+
+#endif
