@@ -1,0 +1,153 @@
+#ifndef DEVICES_IOMMU_INTERNAL_H
+#define DEVICES_IOMMU_INTERNAL_H
+
+/*
+ * What the parts of the IOMMU share: iommu.c (making one, statistics), domain.c
+ * (requests), removal.c (waiting for devices), view.c (what devices do).
+ *
+ * Locking. iommu->lock protects everything here, with these exceptions, which
+ * device threads use inside their sections: endpoint->access, a domain's map
+ * (one writer under the lock, readers without), reference counts, and the words
+ * of dma_port. iommu->fault_lock protects the fault queue, and nests inside.
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include "devices/iommu/domain.h"
+#include "vmm/base/log.h"
+#include "vmm/base/rangemap.h"
+
+/*
+ * A count of references that somebody may wait for: bit 31 asks whoever drops
+ * the last one to call iommu_progress.
+ */
+typedef _Atomic uint32_t iommu_count;
+#define IOMMU_COUNT_WAITED 0x80000000u
+
+/* One mapping; its IOVAs are in the domain's map. 24 bytes, from a slab. */
+struct iommu_mapping {
+	uint64_t phys;
+	iommu_count refs;
+	uint32_t flags;		    /* VIRTIO_IOMMU_MAP_F_* */
+	struct iommu_mapping *next; /* in an op's removed list, or free */
+};
+
+struct iommu_domain {
+	struct iommu_domain *next; /* in its bucket, or in an op's dead list */
+	uint32_t id;
+	bool bypass;
+	unsigned endpoints; /* attached */
+	struct rangemap map;
+	uint64_t maps, unmaps; /* mappings made and removed */
+};
+
+/*
+ * endpoint->access in one word, so that a device reads a consistent state:
+ * the domain's address, or 0; whether accesses are identity (bypass); and the
+ * phase under which references are counted.
+ *
+ * Phases separate the references of an endpoint's earlier attachment from those
+ * of the present one, so that the answer to an ATTACH doesn't wait for I/O that
+ * the new domain allows. They alternate; see endpoint_set_access.
+ */
+#define ACCESS_PHASE	((uintptr_t)1)
+#define ACCESS_IDENTITY ((uintptr_t)2)
+#define ACCESS_DOMAIN	(~(uintptr_t)7)
+
+struct iommu_endpoint {
+	struct dma_view view;
+	struct iommu *iommu; /* borrows */
+	const char *name;    /* owns */
+	uint32_t id;
+	unsigned num_resv;
+	struct iommu_resv resv[IOMMU_MAX_RESV]; /* ascending, never changed */
+	struct list ports;
+	_Atomic uintptr_t access;
+	struct log_limit log;
+	_Atomic uint64_t faults, dropped_events;
+	/* Of ports that are gone; the present ones count for themselves. */
+	uint64_t translated, hits, misses;
+};
+
+/* The IOMMU's side of a dma_port. The references are taken and dropped by its thread. */
+struct iommu_port {
+	struct list in_endpoint, in_iommu;
+	struct dma_port *port;		 /* borrows */
+	struct iommu_endpoint *endpoint; /* borrows */
+	iommu_count pins[2];		 /* by phase */
+};
+
+#define IOMMU_DOMAIN_BUCKETS 64
+#define IOMMU_SLAB_MAPPINGS  1024
+
+struct iommu_slab {
+	struct iommu_slab *next;
+	struct iommu_mapping mapping[IOMMU_SLAB_MAPPINGS];
+};
+
+struct iommu {
+	struct ram *ram; /* borrows */
+	uint64_t granule, input_last, max_domain_mappings, max_total_mappings;
+	bool initial_bypass;
+	/* Raised by every removal; device threads compare it with what they remember. */
+	_Atomic uint64_t epoch;
+
+	pthread_mutex_t lock;
+	bool bypass;
+	unsigned num_endpoints;
+	struct iommu_endpoint **endpoint; /* owns, with what it points to */
+	struct iommu_domain *domains[IOMMU_DOMAIN_BUCKETS];
+	struct list ports;   /* struct iommu_port.in_iommu */
+	struct list pending; /* struct iommu_op.node, oldest first */
+
+	/* Memory for mappings and nodes: grows to what the limits allow, is recycled. */
+	uint64_t live_mappings; /* and removed ones that are still referenced */
+	struct iommu_slab *slabs;
+	unsigned carved; /* mappings taken from the newest slab */
+	struct iommu_mapping *free_mappings;
+	struct rangemap_pool nodes;
+
+	pthread_mutex_t fault_lock;
+	unsigned fault_head, num_faults;
+	struct iommu_fault fault[IOMMU_MAX_FAULTS];
+	void (*fault_fn)(void *opaque);
+	void *fault_opaque;
+};
+
+/* The domain of an access word, NULL for none. */
+static inline struct iommu_domain *access_domain(uintptr_t access)
+{
+	return (struct iommu_domain *)(access & ACCESS_DOMAIN);
+}
+
+/* Endpoint @id, or NULL. Lock held. */
+struct iommu_endpoint *iommu_find_endpoint_locked(struct iommu *iommu, uint32_t id);
+
+/* Memory for a mapping, or NULL; and back. Lock held. */
+struct iommu_mapping *iommu_alloc_mapping_locked(struct iommu *iommu);
+void iommu_free_mapping_locked(struct iommu *iommu, struct iommu_mapping *mapping);
+
+/*
+ * Give @endpoint access through @domain, or (NULL) identity or none. When @op
+ * isn't NULL and access was taken away, make it wait for the endpoint's earlier
+ * references. The caller raises the epoch through iommu_op_start_locked. Lock
+ * held.
+ */
+void iommu_set_access_locked(struct iommu_endpoint *endpoint, struct iommu_domain *domain,
+			     bool identity, struct iommu_op *op);
+
+/* Prepare @op: nothing to wait for yet. */
+void iommu_op_init(struct iommu_op *op);
+/*
+ * What @op removes is out of the maps: raise the epoch, wait briefly for
+ * sections. Returns OK when nothing can touch it any more, else IOMMU_PENDING.
+ * Lock held.
+ */
+int iommu_op_start_locked(struct iommu *iommu, struct iommu_op *op);
+/* A section or the last reference that somebody waits for ended. Lock NOT held. */
+void iommu_progress(struct iommu *iommu);
+
+/* A view's operations (view.c). */
+extern const struct dma_view_ops iommu_view_ops;
+
+#endif

@@ -1,0 +1,265 @@
+/*
+ * Making and unmaking an IOMMU, its endpoints, its memory for mappings, and its
+ * statistics.
+ *
+ * A mapping costs 24 bytes here and 24 to 64 in the domain's map. Both come from
+ * pools of the whole IOMMU that never shrink, so a guest that fills one domain
+ * after another can't hold more than the limit on all mappings allows.
+ */
+#include "devices/iommu/internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdlib.h>
+
+struct iommu_endpoint *iommu_find_endpoint_locked(struct iommu *iommu, uint32_t id)
+{
+	for (unsigned i = 0; i < iommu->num_endpoints; i++) {
+		if (iommu->endpoint[i]->id == id)
+			return iommu->endpoint[i];
+	}
+	return NULL;
+}
+
+struct iommu_mapping *iommu_alloc_mapping_locked(struct iommu *iommu)
+{
+	struct iommu_mapping *mapping = iommu->free_mappings;
+
+	if (mapping) {
+		iommu->free_mappings = mapping->next;
+	} else {
+		if (!iommu->slabs || iommu->carved == IOMMU_SLAB_MAPPINGS) {
+			struct iommu_slab *slab = malloc(sizeof(*slab));
+
+			if (!slab)
+				return NULL;
+			slab->next = iommu->slabs;
+			iommu->slabs = slab;
+			iommu->carved = 0;
+		}
+		mapping = &iommu->slabs->mapping[iommu->carved++];
+	}
+	atomic_init(&mapping->refs, 0);
+	iommu->live_mappings++;
+	return mapping;
+}
+
+void iommu_free_mapping_locked(struct iommu *iommu, struct iommu_mapping *mapping)
+{
+	mapping->next = iommu->free_mappings;
+	iommu->free_mappings = mapping;
+	iommu->live_mappings--;
+}
+
+int iommu_create(struct iommu **ret_iommu, const struct iommu_config *config, struct ram *ram,
+		 struct err *err)
+{
+	if (config->granule < 4096 || config->granule & (config->granule - 1))
+		return err_set(err, EINVAL, "an IOMMU granule of %" PRIu64 " bytes is impossible",
+			       config->granule);
+	if (config->address_width < 32 || config->address_width > 64)
+		return err_set(err, EINVAL, "an IOMMU address width of %u bits is impossible",
+			       config->address_width);
+	struct iommu *iommu = calloc(1, sizeof(*iommu));
+
+	if (!iommu)
+		return err_set(err, ENOMEM, "out of memory for an IOMMU");
+	iommu->ram = ram;
+	iommu->granule = config->granule;
+	iommu->input_last = UINT64_MAX >> (64 - config->address_width);
+	iommu->max_domain_mappings = config->max_domain_mappings ? config->max_domain_mappings
+								 : IOMMU_DEFAULT_DOMAIN_MAPPINGS;
+	iommu->max_total_mappings = config->max_total_mappings ? config->max_total_mappings
+							       : IOMMU_DEFAULT_TOTAL_MAPPINGS;
+	iommu->initial_bypass = iommu->bypass = config->bypass;
+	/* 0 means "nothing remembered" and "in no section". */
+	atomic_init(&iommu->epoch, 1);
+	pthread_mutex_init(&iommu->lock, NULL);
+	pthread_mutex_init(&iommu->fault_lock, NULL);
+	list_init(&iommu->ports);
+	list_init(&iommu->pending);
+	*ret_iommu = iommu;
+	return 0;
+}
+
+void iommu_destroy(struct iommu *iommu)
+{
+	if (!iommu)
+		return;
+	assert(list_empty(&iommu->ports));
+	iommu_system_reset(iommu);
+	for (unsigned i = 0; i < iommu->num_endpoints; i++) {
+		free((char *)iommu->endpoint[i]->name);
+		free(iommu->endpoint[i]);
+	}
+	free(iommu->endpoint);
+	rangemap_pool_finish(&iommu->nodes);
+	while (iommu->slabs) {
+		struct iommu_slab *next = iommu->slabs->next;
+
+		free(iommu->slabs);
+		iommu->slabs = next;
+	}
+	pthread_mutex_destroy(&iommu->fault_lock);
+	pthread_mutex_destroy(&iommu->lock);
+	free(iommu);
+}
+
+static int compare_resv(const void *a, const void *b)
+{
+	const struct iommu_resv *x = a, *y = b;
+
+	return x->first < y->first ? -1 : x->first > y->first;
+}
+
+/* Copy @resv in ascending order. False when two overlap, one is empty, or two are MSI. */
+static bool copy_resv(struct iommu_endpoint *ep, const struct iommu_resv *resv, unsigned num_resv)
+{
+	unsigned num_msi = 0;
+
+	if (num_resv > IOMMU_MAX_RESV)
+		return false;
+	ep->num_resv = num_resv;
+	if (num_resv)
+		memcpy(ep->resv, resv, num_resv * sizeof(*resv));
+	qsort(ep->resv, num_resv, sizeof(*resv), compare_resv);
+	for (unsigned i = 0; i < num_resv; i++) {
+		num_msi += ep->resv[i].subtype == IOMMU_RESV_MSI;
+		if (ep->resv[i].first > ep->resv[i].last ||
+		    (i && ep->resv[i].first <= ep->resv[i - 1].last))
+			return false;
+	}
+	return num_msi <= 1;
+}
+
+static struct iommu_endpoint *make_endpoint(struct iommu *iommu, uint32_t id, const char *name)
+{
+	struct iommu_endpoint *ep = calloc(1, sizeof(*ep));
+
+	if (!ep)
+		return NULL;
+	ep->name = strdup(name);
+	if (!ep->name) {
+		free(ep);
+		return NULL;
+	}
+	ep->iommu = iommu;
+	ep->id = id;
+	list_init(&ep->ports);
+	ep->view = (struct dma_view){
+		.ops = &iommu_view_ops,
+		.ram = iommu->ram,
+		.epoch = &iommu->epoch,
+		.endpoint = id,
+	};
+	return ep;
+}
+
+int iommu_add_endpoint(struct iommu *iommu, uint32_t id, const char *name,
+		       const struct iommu_resv *resv, unsigned num_resv, struct dma_view **ret_view,
+		       struct err *err)
+{
+	int ret = 0;
+	struct iommu_endpoint *ep = make_endpoint(iommu, id, name);
+
+	if (!ep)
+		return err_set(err, ENOMEM, "out of memory for IOMMU endpoint %s", name);
+	if (!copy_resv(ep, resv, num_resv)) {
+		ret = err_set(err, EINVAL, "the reserved regions of IOMMU endpoint %s are unusable",
+			      name);
+		goto free_endpoint;
+	}
+	pthread_mutex_lock(&iommu->lock);
+	struct iommu_endpoint **all = NULL;
+
+	if (iommu_find_endpoint_locked(iommu, id))
+		ret = err_set(err, EEXIST, "IOMMU endpoint 0x%" PRIx32 " (%s) exists twice", id,
+			      name);
+	else
+		all = reallocarray(iommu->endpoint, iommu->num_endpoints + 1,
+				   sizeof(struct iommu_endpoint *));
+	if (!ret && !all)
+		ret = err_set(err, ENOMEM, "out of memory for IOMMU endpoint %s", name);
+	if (!ret) {
+		iommu->endpoint = all;
+		all[iommu->num_endpoints++] = ep;
+		iommu_set_access_locked(ep, NULL, iommu->bypass, NULL);
+		*ret_view = &ep->view;
+	}
+	pthread_mutex_unlock(&iommu->lock);
+	if (!ret)
+		return 0;
+free_endpoint:
+	free((char *)ep->name);
+	free(ep);
+	return ret;
+}
+
+struct waited_op {
+	struct iommu_op op;
+	_Atomic bool done;
+};
+
+static void waited_done(struct iommu_op *op)
+{
+	struct waited_op *waited = container_of(op, struct waited_op, op);
+
+	/* Release: pairs with the load in iommu_system_reset; the op isn't used after it. */
+	atomic_store_explicit(&waited->done, true, memory_order_release);
+}
+
+void iommu_system_reset(struct iommu *iommu)
+{
+	struct waited_op waited = { .op.done = waited_done };
+
+	/*
+	 * Nothing is referenced, so at most a device's thread is in the middle of
+	 * a section.
+	 */
+	if (iommu_reset(iommu, &waited.op) == IOMMU_PENDING) {
+		while (!atomic_load_explicit(&waited.done, memory_order_acquire))
+			sched_yield();
+	}
+	iommu_set_bypass(iommu, iommu->initial_bypass);
+}
+
+static uint64_t get(_Atomic uint64_t *counter)
+{
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+bool iommu_get_stats(struct iommu *iommu, unsigned index, struct iommu_endpoint_stats *stats)
+{
+	pthread_mutex_lock(&iommu->lock);
+	bool found = index < iommu->num_endpoints;
+
+	if (found) {
+		struct iommu_endpoint *ep = iommu->endpoint[index];
+		const struct iommu_domain *domain = access_domain(atomic_load(&ep->access));
+
+		*stats = (struct iommu_endpoint_stats){
+			.endpoint = ep->id,
+			.name = ep->name,
+			.faults = get(&ep->faults),
+			.dropped_events = get(&ep->dropped_events),
+			.translated_bytes = ep->translated,
+			.cache_hits = ep->hits,
+			.cache_misses = ep->misses,
+			.maps = domain ? domain->maps : 0,
+			.unmaps = domain ? domain->unmaps : 0,
+			.live_mappings = domain ? domain->map.count : 0,
+		};
+		list_for_each (it, &ep->ports) {
+			struct dma_port *port =
+				container_of(it, struct iommu_port, in_endpoint)->port;
+
+			stats->translated_bytes += get(&port->translated);
+			stats->cache_hits += get(&port->hits);
+			stats->cache_misses += get(&port->misses);
+		}
+	}
+	pthread_mutex_unlock(&iommu->lock);
+	return found;
+}

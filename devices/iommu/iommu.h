@@ -1,0 +1,69 @@
+#ifndef DEVICES_IOMMU_IOMMU_H
+#define DEVICES_IOMMU_IOMMU_H
+
+/*
+ * What the machine knows of the IOMMU: make one, give it endpoints, get the
+ * view of memory that each endpoint's device uses. The rules of domains and
+ * mappings are in domain.h; the virtio device that drives them is viommu.h.
+ */
+
+#include "vmm/base/err.h"
+#include "vmm/core/dma.h"
+#include "vmm/core/ram.h"
+
+struct iommu;
+
+enum iommu_resv_subtype { IOMMU_RESV_RESERVED = 0, IOMMU_RESV_MSI = 1 }; /* as on the wire */
+
+/* A range that never holds mappings (virtio 1.3, 5.13.6.7.3). */
+struct iommu_resv {
+	enum iommu_resv_subtype subtype;
+	uint64_t first, last; /* inclusive */
+};
+
+/* Limits on what a guest can make us allocate; past them a request fails with NOMEM. */
+#define IOMMU_DEFAULT_DOMAIN_MAPPINGS (1ULL << 20)
+#define IOMMU_DEFAULT_TOTAL_MAPPINGS  (1ULL << 22)
+#define IOMMU_MAX_RESV		      16
+
+struct iommu_config {
+	uint64_t granule;				  /* bytes, a power of two, at least 4096 */
+	unsigned address_width;				  /* bits of input_range: 32 to 64 */
+	bool bypass;					  /* initial value of config.bypass */
+	uint64_t max_domain_mappings, max_total_mappings; /* 0 = the defaults */
+};
+
+/* What --verbose prints at exit, one per endpoint. */
+struct iommu_endpoint_stats {
+	uint32_t endpoint;
+	const char *name;
+	uint64_t faults, dropped_events, translated_bytes, cache_hits, cache_misses;
+	uint64_t maps, unmaps, live_mappings; /* of the domain it is attached to */
+};
+
+/* *@ret_iommu is owned by the caller; @ram is borrowed. 0, -EINVAL, -ENOMEM with words in @err. */
+int iommu_create(struct iommu **ret_iommu, const struct iommu_config *config, struct ram *ram,
+		 struct err *err);
+/* All ports are closed and its virtio device is gone. Accepts NULL. */
+void iommu_destroy(struct iommu *iommu);
+
+/*
+ * Add endpoint @id (a BDF, or 0x10000 and up for MMIO) with its reserved
+ * regions (copied; they must not overlap). Control path, before the guest runs.
+ * *@ret_view is borrowed from @iommu and lives as long. 0, -EEXIST, -EINVAL,
+ * -ENOMEM with words in @err.
+ */
+int iommu_add_endpoint(struct iommu *iommu, uint32_t id, const char *name,
+		       const struct iommu_resv *resv, unsigned num_resv, struct dma_view **ret_view,
+		       struct err *err);
+
+/*
+ * System reset: every endpoint detached, every domain gone, bypass at its
+ * initial value. The devices were reset before, so nothing is referenced.
+ */
+void iommu_system_reset(struct iommu *iommu);
+
+/* Fill @stats for endpoint number @index (0, 1, ...); false past the last. Any thread. */
+bool iommu_get_stats(struct iommu *iommu, unsigned index, struct iommu_endpoint_stats *stats);
+
+#endif

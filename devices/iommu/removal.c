@@ -1,0 +1,247 @@
+/*
+ * Taking access away from devices that don't take part in any lock.
+ *
+ * Theory of operation
+ *
+ * A request takes mappings out of a map (or an endpoint out of a domain), then
+ * calls iommu_op_start_locked. Two kinds of users may be left:
+ *
+ *  - Sections that began before: they may have found the mapping and be copying
+ *    through it, or be about to reference it. They are short and make no system
+ *    call, so we look for a moment (SPINS); a thread that lost its CPU inside
+ *    one is asked, by on_leave, to call us when it leaves.
+ *
+ *  - References: I/O in flight. They can take as long as a disk does, so nobody
+ *    spins. We set IOMMU_COUNT_WAITED in the count; who drops the last one calls
+ *    iommu_progress.
+ *
+ * References are only taken inside sections, so a count can't rise again once
+ * the older sections have ended: they are looked at in that order. Whatever an
+ * operation waits for, the event ends in iommu_progress, which examines all
+ * pending operations afresh. There are few, and an examination touches only
+ * what is still referenced, so this needs no cleverness about who waits for what.
+ *
+ * Memory: mappings, tree nodes of a dead domain and the domain itself are freed
+ * when the sections have ended; a mapping with references, when they have.
+ */
+#include "devices/iommu/internal.h"
+
+#include <stdlib.h>
+
+/* Looks at all ports, some 20 ns each time: 5 us, longer than any section that has a CPU. */
+#define SPINS 256
+
+void iommu_op_init(struct iommu_op *op)
+{
+	void (*done)(struct iommu_op *) = op->done;
+
+	*op = (struct iommu_op){ .done = done };
+	list_init(&op->node);
+}
+
+/*
+ * True when no reference is left; else the dropping of the last one will call
+ * iommu_progress. Only while the count can't rise again, or a miss is harmless.
+ */
+static bool count_is_zero(iommu_count *count)
+{
+	/* Acquire: pairs with the release in count_put of view.c; uses end before memory is reused.
+	 */
+	if (atomic_load_explicit(count, memory_order_acquire) == 0)
+		return true;
+	uint32_t old = atomic_fetch_or_explicit(count, IOMMU_COUNT_WAITED, memory_order_acq_rel);
+
+	if (old & ~IOMMU_COUNT_WAITED)
+		return false;
+	atomic_fetch_and_explicit(count, ~IOMMU_COUNT_WAITED, memory_order_acq_rel);
+	return true;
+}
+
+static bool pins_are_zero(struct iommu_endpoint *endpoint, unsigned phases)
+{
+	bool zero = true;
+
+	/* No early return: each count that isn't zero must be marked. */
+	list_for_each (it, &endpoint->ports) {
+		struct iommu_port *port = container_of(it, struct iommu_port, in_endpoint);
+
+		if (phases & 1)
+			zero &= count_is_zero(&port->pins[0]);
+		if (phases & 2)
+			zero &= count_is_zero(&port->pins[1]);
+	}
+	return zero;
+}
+
+void iommu_set_access_locked(struct iommu_endpoint *endpoint, struct iommu_domain *domain,
+			     bool identity, struct iommu_op *op)
+{
+	uintptr_t old = atomic_load_explicit(&endpoint->access, memory_order_relaxed);
+	uintptr_t phase = old & ACCESS_PHASE;
+
+	/* From identity to identity nothing is taken away. */
+	if (op && !(identity && old & ACCESS_IDENTITY)) {
+		op->endpoint = endpoint;
+		/*
+		 * Count from now on in the other phase. If that one is still in
+		 * use by an operation before this, go on in the same and wait for
+		 * both: correct, though new references delay the answer.
+		 */
+		if (pins_are_zero(endpoint, 1u << (phase ^ 1))) {
+			op->phases = (uint8_t)(1u << phase);
+			phase ^= 1;
+		} else {
+			op->phases = 3;
+		}
+	}
+	/* Release: a device that follows the pointer finds the domain initialised. */
+	atomic_store_explicit(&endpoint->access,
+			      (uintptr_t)domain | phase | (identity ? ACCESS_IDENTITY : 0),
+			      memory_order_release);
+}
+
+static void leave_hook(struct dma_port *port)
+{
+	struct iommu_port *p = port->translator;
+
+	iommu_progress(p->endpoint->iommu);
+}
+
+/* True when no port is in a section that began before @epoch. With @ask, have the others tell. */
+static bool sections_ended(struct iommu *iommu, uint64_t epoch, bool ask)
+{
+	bool ended = true;
+
+	list_for_each (it, &iommu->ports) {
+		struct dma_port *port = container_of(it, struct iommu_port, in_iommu)->port;
+		/* seq_cst: pairs with the stores in dma_enter and dma_leave. */
+		uint64_t active = atomic_load(&port->active);
+
+		if (!active || active >= epoch)
+			continue;
+		if (ask) {
+			/* Then look again: pairs with dma_leave, which clears, then looks here. */
+			atomic_store(&port->on_leave, leave_hook);
+			active = atomic_load(&port->active);
+			if (!active || active >= epoch)
+				continue;
+		}
+		ended = false;
+	}
+	return ended;
+}
+
+struct removal {
+	struct iommu *iommu;
+	struct iommu_op *op;
+};
+
+static void bury_mapping(void *value, void *opaque)
+{
+	struct removal *r = opaque;
+	struct iommu_mapping *mapping = value;
+
+	if (count_is_zero(&mapping->refs)) {
+		iommu_free_mapping_locked(r->iommu, mapping);
+		return;
+	}
+	mapping->next = r->op->removed;
+	r->op->removed = mapping;
+}
+
+/* Free the removed mappings that nobody references. True when that was all of them. */
+static bool free_removed_locked(struct iommu *iommu, struct iommu_op *op)
+{
+	struct iommu_mapping **link = &op->removed;
+
+	while (*link) {
+		struct iommu_mapping *mapping = *link;
+
+		if (count_is_zero(&mapping->refs)) {
+			*link = mapping->next;
+			iommu_free_mapping_locked(iommu, mapping);
+		} else {
+			link = &mapping->next;
+		}
+	}
+	return !op->removed;
+}
+
+/* True when no endpoint without access has a reference left from when it had. */
+static bool blocked_are_idle_locked(struct iommu *iommu)
+{
+	bool idle = true;
+
+	for (unsigned i = 0; i < iommu->num_endpoints; i++) {
+		struct iommu_endpoint *ep = iommu->endpoint[i];
+		uintptr_t access = atomic_load_explicit(&ep->access, memory_order_relaxed);
+
+		if (!(access & ~ACCESS_PHASE))
+			idle &= pins_are_zero(ep, 3);
+	}
+	return idle;
+}
+
+/* True when nothing that @op removed can be touched any more. */
+static bool op_ready_locked(struct iommu *iommu, struct iommu_op *op)
+{
+	if (op->sections) {
+		if (!sections_ended(iommu, op->epoch, true))
+			return false;
+		op->sections = false;
+		struct removal r = { iommu, op };
+
+		while (op->dead) {
+			struct iommu_domain *domain = op->dead;
+
+			op->dead = domain->next;
+			rangemap_clear(&domain->map, bury_mapping, &r);
+			free(domain);
+		}
+	}
+	bool ready = free_removed_locked(iommu, op);
+
+	if (op->endpoint && pins_are_zero(op->endpoint, op->phases))
+		op->endpoint = NULL;
+	ready &= !op->endpoint;
+	if (op->blocked && blocked_are_idle_locked(iommu))
+		op->blocked = false;
+	return ready && !op->blocked;
+}
+
+int iommu_op_start_locked(struct iommu *iommu, struct iommu_op *op)
+{
+	/* seq_cst: pairs with the load in dma_enter. */
+	op->epoch = atomic_fetch_add(&iommu->epoch, 1) + 1;
+	op->sections = true;
+	for (unsigned i = 0; i < SPINS && !sections_ended(iommu, op->epoch, false); i++)
+		;
+	if (op_ready_locked(iommu, op))
+		return VIRTIO_IOMMU_S_OK;
+	list_add_tail(&iommu->pending, &op->node);
+	return IOMMU_PENDING;
+}
+
+void iommu_progress(struct iommu *iommu)
+{
+	struct list ready;
+
+	list_init(&ready);
+	pthread_mutex_lock(&iommu->lock);
+	list_for_each_safe (it, &iommu->pending) {
+		struct iommu_op *op = container_of(it, struct iommu_op, node);
+
+		if (op_ready_locked(iommu, op)) {
+			list_del(&op->node);
+			list_add_tail(&ready, &op->node);
+		}
+	}
+	pthread_mutex_unlock(&iommu->lock);
+	while (!list_empty(&ready)) {
+		struct iommu_op *op = container_of(ready.next, struct iommu_op, node);
+
+		/* Unlinked first: done may reuse it. */
+		list_del(&op->node);
+		op->done(op);
+	}
+}

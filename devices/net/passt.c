@@ -1,0 +1,185 @@
+/*
+ * Starting and ending passt.
+ *
+ * It gets one end of a socket pair (--fd), which is also what ties its life to
+ * ours: passt ends when the socket closes, however moat ended. A parent-death
+ * signal wouldn't do, for the kernel forgets it when passt drops its privileges.
+ *
+ * "-i lo -M ..." says where addresses come from and which station the gateway
+ * is; without them passt asks the host's default route and refuses to start on
+ * a host that has none. Connections to the outside go by the host's routes all
+ * the same. Packets to the gateway reach the host's loopback: passt's default
+ * (--map-gw, since 2024 --map-host-loopback).
+ */
+#include "devices/net/passt.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Where the child puts what it inherits. */
+enum { CHILD_SOCK = 3, CHILD_STATUS = 4, CHILD_FDS };
+
+#define END_TIMEOUT_MS 1000
+
+/* Both ends of everything that the child needs. */
+struct plumbing {
+	int sock[2], words[2], status[2];
+};
+
+static void close_all(int *fds, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+/*
+ * Put @fd at @to, surviving exec or not. The descriptors may lie in the range
+ * that we fill, so child() moves them above it first.
+ */
+static bool place(int fd, int to, bool keep)
+{
+	return dup3(fd, to, keep ? 0 : O_CLOEXEC) == to;
+}
+
+/* In the child, of a process with threads: async-signal-safe functions only. */
+static void __attribute__((noreturn)) child(const struct plumbing *pipes)
+{
+	static char *const argv[] = {
+		"passt",     "--foreground", "--quiet",	  "--ipv4-only", "--fd",
+		"3",	     "--address",    PASST_GUEST, "--netmask",	 PASST_PREFIX,
+		"--gateway", PASST_GATEWAY,  "--dns",	  PASST_DNS,	 "--dns-forward",
+		PASST_DNS,   "--interface",  "lo",	  "--mac-addr",	 PASST_MAC,
+		NULL,
+	};
+	int sock = fcntl(pipes->sock[1], F_DUPFD, CHILD_FDS);
+	int words = fcntl(pipes->words[1], F_DUPFD, CHILD_FDS);
+	int status = fcntl(pipes->status[1], F_DUPFD, CHILD_FDS);
+	int null = fcntl(open("/dev/null", O_RDWR), F_DUPFD, CHILD_FDS);
+	sigset_t none;
+	int code;
+
+	/* Ctrl-C at the terminal is for moat, which then hangs up in its own time. */
+	setsid();
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	if (place(status, CHILD_STATUS, false) && place(sock, CHILD_SOCK, true) &&
+	    place(null, 0, true) && place(null, 1, true) && place(words, 2, true)) {
+		close_range(CHILD_FDS, ~0U, 0);
+		execvp(argv[0], argv);
+		status = CHILD_STATUS;
+	}
+	code = errno;
+	/* A parent that is gone needs no answer. */
+	if (write(status, &code, sizeof(code)) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+/* The child's answer: 0 when it became passt (its end closed by exec), else -errno. */
+static int exec_result(int fd)
+{
+	int code = 0;
+	ssize_t n;
+
+	do
+		n = read(fd, &code, sizeof(code));
+	while (n < 0 && errno == EINTR);
+	return n == sizeof(code) ? -code : 0;
+}
+
+static int explain_start(struct err *err, int code)
+{
+	if (code == ENOENT)
+		return err_set(err, code,
+			       "--net user needs passt: apt install passt (or use tap=...)");
+	return err_set(err, code, "--net user: can't start passt: %s", strerror(code));
+}
+
+int passt_start(struct passt *ret, struct err *err)
+{
+	struct plumbing pipes = { { -1, -1 }, { -1, -1 }, { -1, -1 } };
+	pid_t pid = -1;
+	int code = 0;
+
+	/*
+	 * Standard error doesn't block: if we don't listen, passt's words are
+	 * lost, and the guest can make passt neither hang nor fill memory.
+	 */
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pipes.sock) < 0 ||
+	    pipe2(pipes.words, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(pipes.status, O_CLOEXEC) < 0) {
+		code = errno;
+		goto fail;
+	}
+	pid = fork();
+	if (pid == 0)
+		child(&pipes);
+	if (pid < 0) {
+		code = errno;
+		goto fail;
+	}
+	close(pipes.status[1]);
+	pipes.status[1] = -1;
+	code = -exec_result(pipes.status[0]);
+	if (code) {
+		waitpid(pid, NULL, 0);
+		goto fail;
+	}
+	close(pipes.status[0]);
+	close(pipes.sock[1]);
+	close(pipes.words[1]);
+	*ret = (struct passt){ .sock = pipes.sock[0], .words = pipes.words[0], .pid = pid };
+	return 0;
+
+fail:
+	close_all(pipes.sock, 2);
+	close_all(pipes.words, 2);
+	close_all(pipes.status, 2);
+	return explain_start(err, code);
+}
+
+void passt_stop(struct passt *passt)
+{
+	int pidfd = pidfd_open(passt->pid, 0);
+	struct pollfd ended = { .fd = pidfd, .events = POLLIN };
+
+	close(passt->sock);
+	if (pidfd < 0 || poll(&ended, 1, END_TIMEOUT_MS) != 1)
+		kill(passt->pid, SIGKILL);
+	if (pidfd >= 0)
+		close(pidfd);
+	while (waitpid(passt->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	close(passt->words);
+}
+
+void passt_last_words(struct passt *passt, char *buf, unsigned size)
+{
+	char text[4096];
+	char *line, *save = NULL;
+	ssize_t n = read(passt->words, text, sizeof(text) - 1);
+
+	*buf = '\0';
+	if (n <= 0)
+		return;
+	text[n] = '\0';
+	for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		/* It says these two to anyone who is root or has no system logger: no news. */
+		if (!strncmp(line, "Failed to send ", 15) ||
+		    !strncmp(line, "Don't run as root", 17))
+			continue;
+		size_t len = strnlen(line, size - 1);
+
+		memcpy(buf, line, len);
+		buf[len] = '\0';
+	}
+}
