@@ -1,0 +1,80 @@
+#ifndef VMM_CONFIG_H
+#define VMM_CONFIG_H
+
+/*
+ * The command line as data. Parsing has no effects: no file is opened, nothing
+ * is created; every error names the option and says what it takes.
+ */
+
+#include "vmm/base/err.h"
+#include "vmm/base/types.h"
+
+#define CONFIG_MAX_DISKS 24
+#define CONFIG_MAX_NETS	 8
+#define CONFIG_MAX_CPUS	 240
+#define CONFIG_ID_MAX	 20 /* characters of an id=, also the disk's serial number */
+
+/* Limits of sizes and numbers; what the host and the guest really take may be less. */
+#define CONFIG_MIN_MEMORY	 MIB(16)
+#define CONFIG_MAX_MEMORY	 GIB(64 * 1024)
+#define CONFIG_MEMORY_STEP	 MIB(2)
+#define CONFIG_MIN_ADDRESS_WIDTH 32
+#define CONFIG_MAX_ADDRESS_WIDTH 64
+
+enum config_bus { CONFIG_BUS_PCI, CONFIG_BUS_MMIO };
+
+struct config_disk {
+	char id[CONFIG_ID_MAX + 1]; /* default "disk0", "disk1", ... */
+	const char *path;	    /* borrows from argv or config_finish frees */
+	bool readonly;
+	enum config_bus bus;
+	bool iommu; /* resolved: default on with --viommu, off without */
+};
+
+struct config_net {
+	char id[CONFIG_ID_MAX + 1]; /* default "net0", ... */
+	bool user;
+	const char *tap; /* NULL with user */
+	uint8_t mac[6];	 /* default: 52:54:00 and a stable hash of the id */
+	enum config_bus bus;
+	bool iommu;
+};
+
+struct config_viommu {
+	bool present;
+	enum config_bus bus;
+	bool bypass;
+	unsigned address_width; /* bits; default 48 */
+};
+
+enum config_console { CONFIG_CONSOLE_STDIO, CONFIG_CONSOLE_NONE, CONFIG_CONSOLE_FILE };
+
+struct config {
+	const char *kernel, *initrd, *cmdline; /* cmdline: what --cmdline added, "" by default */
+	unsigned cpus;			       /* default 1 */
+	uint64_t memory;		       /* bytes, default 512 MiB, a multiple of 2 MiB */
+	unsigned num_disks, num_nets;
+	struct config_disk disk[CONFIG_MAX_DISKS];
+	struct config_net net[CONFIG_MAX_NETS];
+	struct config_viommu viommu;
+	bool rng, rng_iommu;
+	enum config_console console; /* default stdio */
+	const char *console_file;
+	bool reboot; /* --on-reset reboot */
+	bool verbose;
+	const char *dump_tables; /* --dump-tables DIR, or NULL */
+	void *storage;		 /* owns what the borrowed strings point to */
+};
+
+/*
+ * Parse the arguments after `moat run` (@argc of them). On success the caller
+ * calls config_finish. Returns 0, -EINVAL with one line in @err that names the
+ * option and what to do; -ENOMEM.
+ */
+int config_parse(struct config *config, int argc, char *const argv[], struct err *err);
+void config_finish(struct config *config);
+
+/* The text of `moat help` (@command NULL) or `moat help COMMAND`; NULL = no such command. */
+const char *config_help(const char *command);
+
+#endif

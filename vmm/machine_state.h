@@ -1,0 +1,99 @@
+#ifndef VMM_MACHINE_STATE_H
+#define VMM_MACHINE_STATE_H
+
+/*
+ * The machine as machine.c (the board, its life), machine_devices.c (what is
+ * plugged into it) and report.c (what the person sees) share it. Everything here
+ * belongs to the main thread; vCPUs and loops see only what they were given.
+ */
+
+#include <stdatomic.h>
+
+#include "arch/arch.h"
+#include "devices/iommu/viommu.h"
+#include "devices/pci/pci.h"
+#include "devices/serial/uart16550.h"
+#include "devices/virtio/virtio_blk.h"
+#include "devices/virtio/virtio_mmio.h"
+#include "devices/virtio/virtio_net.h"
+#include "devices/virtio/virtio_pci.h"
+#include "devices/virtio/virtio_rng.h"
+#include "vmm/config.h"
+#include "vmm/console.h"
+
+enum device_kind { DEVICE_VIOMMU, DEVICE_DISK, DEVICE_NET, DEVICE_RNG };
+
+#define MACHINE_MAX_DEVICES (CONFIG_MAX_DISKS + CONFIG_MAX_NETS + 2)
+#define MACHINE_MMIO_ENDPOINT                                               \
+	0x10000 /* endpoint IDs of MMIO devices start here, above every BDF \
+		 */
+#define MACHINE_NO_EVENT (-1)
+
+struct machine_device {
+	enum device_kind kind;
+	unsigned index; /* among its kind, in the config */
+	const char *name;
+	enum config_bus bus;
+	bool translated;   /* behind the virtio-iommu */
+	unsigned place;	   /* PCI slot, or number of its virtio-mmio window */
+	uint32_t endpoint; /* endpoint ID: the BDF, or MACHINE_MMIO_ENDPOINT and up */
+	uint64_t base;	   /* virtio-mmio: its window and interrupt */
+	uint32_t gsi;
+	struct loop *loop; /* owns; so the rest */
+	struct viommu *viommu;
+	struct virtio_blk *blk;
+	struct virtio_net *net;
+	struct virtio_rng *rng;
+	struct virtio_dev *virtio; /* the one inside; borrows */
+	struct virtio_pci *pci;	   /* its transport, one of the two */
+	struct virtio_mmio *mmio;
+};
+
+struct machine {
+	const struct config *config;
+	struct arch_map map;
+	struct platform platform;
+
+	struct ram *ram;
+	struct dma_view identity; /* for devices that no IOMMU translates */
+	struct bus mmio, pio;
+	struct vm *vm;
+	struct arch *arch;
+	struct vcpu *vcpu[CONFIG_MAX_CPUS];
+	unsigned num_vcpus;
+	struct pci_root *pci;
+	struct loop *console_loop;
+	struct console *console;
+	struct uart16550 *uart;
+	struct iommu *iommu; /* NULL without --viommu */
+
+	unsigned num_devices, num_mmio;
+	unsigned first_free_slot, last_free_slot;
+	struct machine_device device[MACHINE_MAX_DEVICES];
+
+	struct arch_boot boot;
+	char *cmdline;
+
+	struct power power;
+	int event_fd;	   /* wakes the main thread */
+	_Atomic int event; /* what ends this boot: an enum power_event or EVENT_QUIT */
+};
+
+/*
+ * Fill m->device from the config and give each its slot or window and its
+ * endpoint ID; touches nothing but @m. 0, or -ENOSPC with the limit in @err.
+ */
+int machine_place_devices(struct machine *m, struct err *err);
+
+/*
+ * Create what was placed: the IOMMU, loops, backends, devices, transports; then
+ * BAR addresses. The board exists. 0 or -errno with words in @err;
+ * machine_destroy_devices frees any prefix.
+ */
+int machine_create_devices(struct machine *m, struct err *err);
+void machine_destroy_devices(struct machine *m);
+
+/* Add the devices and the IOMMU topology to m->platform. */
+void machine_describe_devices(struct machine *m);
+
+#endif

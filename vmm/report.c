@@ -1,0 +1,97 @@
+#include "vmm/report.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "vmm/base/log.h"
+
+static void report_range(const char *what, uint64_t base, uint64_t size)
+{
+	if (size)
+		log_info("  0x%012" PRIx64 "-0x%012" PRIx64 "  %s", base, base + size - 1, what);
+}
+
+static const char *kind_name(enum device_kind kind)
+{
+	switch (kind) {
+	case DEVICE_VIOMMU:
+		return "virtio-iommu";
+	case DEVICE_DISK:
+		return "virtio-blk";
+	case DEVICE_NET:
+		return "virtio-net";
+	case DEVICE_RNG:
+		return "virtio-rng";
+	}
+	return "?";
+}
+
+static void report_device(const struct machine_device *d)
+{
+	char place[64], behind[64] = "untranslated";
+
+	if (d->bus == CONFIG_BUS_PCI)
+		snprintf(place, sizeof(place), "pci 00:%02x.0", d->place);
+	else
+		snprintf(place, sizeof(place), "mmio 0x%" PRIx64 " irq %u", d->base, d->gsi);
+	if (d->translated)
+		snprintf(behind, sizeof(behind), "endpoint 0x%x behind viommu", d->endpoint);
+	else if (d->kind == DEVICE_VIOMMU)
+		behind[0] = '\0';
+	log_info("  %-12s %-12s %-26s %s", d->name, kind_name(d->kind), place, behind);
+}
+
+void report_machine(const struct machine *m)
+{
+	const struct config_viommu *v = &m->config->viommu;
+
+	if (!log_enabled(LOG_INFO))
+		return;
+	log_info("memory map:");
+	for (unsigned i = 0; i < m->map.ram.count; i++)
+		report_range("RAM", m->map.ram.region[i].base.v, m->map.ram.region[i].size);
+	report_range("PCI memory, 32-bit", m->map.pci_mem32.base, m->map.pci_mem32.size);
+	report_range("PCI ECAM", m->map.ecam.base, m->map.ecam.size);
+	report_range("virtio-mmio", m->map.mmio_devices.base, m->map.mmio_devices.size);
+	report_range("MSI", m->map.msi.base, m->map.msi.size);
+	report_range("PCI memory, 64-bit", m->map.pci_mem64.base, m->map.pci_mem64.size);
+	log_info("devices (%u vCPUs):", m->num_vcpus);
+	for (unsigned i = 0; i < m->num_devices; i++)
+		report_device(&m->device[i]);
+	if (!m->iommu)
+		return;
+	log_info("viommu: %u-bit addresses, 4 KiB granule, bypass %s", v->address_width,
+		 v->bypass ? "on" : "off");
+	for (unsigned i = 0; i < m->platform.num_pci_ranges; i++)
+		log_info("viommu: PCI endpoints 0x%x-0x%x", m->platform.pci_range[i].bdf_start,
+			 m->platform.pci_range[i].bdf_end);
+}
+
+void report_start(const struct machine *m, uint64_t start_ns)
+{
+	const struct timespec nap = { .tv_nsec = 100000 };
+	uint64_t first;
+
+	if (!log_enabled(LOG_INFO))
+		return;
+	/* The vCPU thread notes the time itself; it was started just before this call. */
+	while ((first = vm_first_run_ns(m->vm)) == 0)
+		nanosleep(&nap, NULL);
+	log_info("first guest instruction %.1f ms after the start of moat",
+		 (double)(first - start_ns) / 1e6);
+}
+
+void report_end(const struct machine *m)
+{
+	struct iommu_endpoint_stats s;
+
+	if (!m->iommu || !log_enabled(LOG_INFO))
+		return;
+	for (unsigned i = 0; iommu_get_stats(m->iommu, i, &s); i++)
+		log_info("endpoint 0x%x (%s): %" PRIu64 " maps, %" PRIu64 " unmaps, %" PRIu64
+			 " live; %" PRIu64 " bytes translated, cache %" PRIu64 " hits %" PRIu64
+			 " misses; %" PRIu64 " faults, %" PRIu64 " events dropped",
+			 s.endpoint, s.name, s.maps, s.unmaps, s.live_mappings, s.translated_bytes,
+			 s.cache_hits, s.cache_misses, s.faults, s.dropped_events);
+}
