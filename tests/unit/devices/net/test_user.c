@@ -1,0 +1,383 @@
+/*
+ * User-mode networking against the real passt: what a guest relies on is that
+ * DHCP gives it 10.0.2.15 and that 10.0.2.2 is the host's loopback.
+ */
+#include <arpa/inet.h>
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include "devices/net/net.h"
+
+#define ETH 14u
+
+struct rig {
+	struct loop *loop;
+	struct net_backend *net;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	unsigned char frame[NET_MAX_FRAME]; /* the last one that `wanted` liked */
+	ssize_t len;
+	bool (*wanted)(const unsigned char *frame, ssize_t len);
+	unsigned losses, writables;
+	const void *out;
+	size_t out_len;
+	int sent;
+};
+
+static void on_readable(void *opaque)
+{
+	static unsigned char buf[NET_MAX_FRAME];
+	struct rig *rig = opaque;
+	struct iovec iov[2] = { { buf, 5 }, { buf + 5, sizeof(buf) - 5 } };
+	ssize_t len;
+
+	pthread_mutex_lock(&rig->lock);
+	while ((len = rig->net->ops->receive(rig->net, iov, 2)) > 0) {
+		if (rig->len || !rig->wanted || !rig->wanted(buf + NET_HDR_SIZE, len))
+			continue;
+		memcpy(rig->frame, buf, (size_t)len);
+		rig->len = len;
+		pthread_cond_signal(&rig->changed);
+	}
+	pthread_mutex_unlock(&rig->lock);
+}
+
+static void on_writable(void *opaque)
+{
+	((struct rig *)opaque)->writables++;
+}
+
+static void on_lost(void *opaque)
+{
+	struct rig *rig = opaque;
+
+	/* Called from receive, with the lock held, or from the loop. */
+	rig->losses++;
+	pthread_cond_signal(&rig->changed);
+}
+
+static void start_watch(void *opaque)
+{
+	struct rig *rig = opaque;
+
+	rig->net->ops->watch(rig->net, true);
+}
+
+static void rig_start(struct rig *rig)
+{
+	struct err err = { "" };
+	int ret;
+
+	memset(rig, 0, sizeof(*rig));
+	pthread_mutex_init(&rig->lock, NULL);
+	pthread_cond_init(&rig->changed, NULL);
+	cr_assert_eq(loop_create(&rig->loop, "test", &err), 0);
+	ret = net_user_create(&rig->net, rig->loop, &err);
+	if (ret == -ENOENT)
+		cr_skip_test("passt isn't installed");
+	cr_assert_eq(ret, 0, "%s", err.text);
+	rig->net->readable = on_readable;
+	rig->net->writable = on_writable;
+	rig->net->lost = on_lost;
+	rig->net->opaque = rig;
+	loop_call(rig->loop, start_watch, rig);
+}
+
+static void rig_stop(struct rig *rig)
+{
+	rig->net->ops->destroy(rig->net);
+	loop_destroy(rig->loop);
+	/* No child of ours is left, dead or alive. */
+	cr_assert_eq(waitpid(-1, NULL, WNOHANG), -1);
+	cr_assert_eq(errno, ECHILD);
+}
+
+static void send_out(void *opaque)
+{
+	static unsigned char header[NET_HDR_SIZE];
+	struct rig *rig = opaque;
+	/* The header in two pieces, one of them shared with the frame. */
+	unsigned char rest[4 + 2048];
+	struct iovec iov[2] = { { header, 8 }, { rest, 4 + rig->out_len } };
+
+	memset(rest, 0, 4);
+	memcpy(rest + 4, rig->out, rig->out_len);
+	rig->sent = rig->net->ops->send(rig->net, iov, 2);
+}
+
+/* Send @frame, and wait until one that @wanted likes comes back; its length without the header. */
+static size_t ask(struct rig *rig, const void *frame, size_t len,
+		  bool (*wanted)(const unsigned char *frame, ssize_t len))
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 4;
+	pthread_mutex_lock(&rig->lock);
+	rig->wanted = wanted;
+	rig->len = 0;
+	pthread_mutex_unlock(&rig->lock);
+	rig->out = frame;
+	rig->out_len = len;
+	loop_call(rig->loop, send_out, rig);
+	cr_assert_eq(rig->sent, 0);
+	pthread_mutex_lock(&rig->lock);
+	while (!rig->len)
+		if (pthread_cond_timedwait(&rig->changed, &rig->lock, &until))
+			break;
+	len = rig->len ? (size_t)rig->len - NET_HDR_SIZE : 0;
+	pthread_mutex_unlock(&rig->lock);
+	return len;
+}
+
+/*
+ * Frames by hand.
+ */
+
+static const unsigned char mac[6] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
+
+static uint16_t sum(const unsigned char *p, size_t len, uint32_t start)
+{
+	uint32_t s = start;
+
+	for (size_t i = 0; i < len; i++)
+		s += i % 2 ? p[i] : (uint32_t)p[i] << 8;
+	while (s >> 16)
+		s = (s & 0xffff) + (s >> 16);
+	return (uint16_t)~s;
+}
+
+static void put16(unsigned char *p, unsigned v)
+{
+	p[0] = (unsigned char)(v >> 8);
+	p[1] = (unsigned char)v;
+}
+
+/* Ethernet and IPv4 in front of the @len bytes already at frame + 34. */
+static size_t put_ip(unsigned char *frame, const char *from, const char *to, unsigned proto,
+		     size_t len)
+{
+	unsigned char *ip = frame + ETH;
+
+	memset(frame, 0xff, 6);
+	memcpy(frame + 6, mac, 6);
+	put16(frame + 12, 0x0800);
+	memset(ip, 0, 20);
+	ip[0] = 0x45;
+	put16(ip + 2, (unsigned)(20 + len));
+	ip[8] = 64;
+	ip[9] = (unsigned char)proto;
+	inet_pton(AF_INET, from, ip + 12);
+	inet_pton(AF_INET, to, ip + 16);
+	put16(ip + 10, sum(ip, 20, 0));
+	return ETH + 20 + len;
+}
+
+static bool is_dhcp_reply(const unsigned char *f, ssize_t len)
+{
+	return len > 300 && f[12] == 8 && f[13] == 0 && f[23] == IPPROTO_UDP && f[37] == 68;
+}
+
+static bool is_tcp(const unsigned char *f, ssize_t len)
+{
+	return len >= 54 && f[12] == 8 && f[13] == 0 && f[23] == IPPROTO_TCP;
+}
+
+/* The value of DHCP option @code in the options at @p, or NULL. */
+static const unsigned char *dhcp_option(const unsigned char *p, const unsigned char *end,
+					unsigned code)
+{
+	while (p + 2 < end && *p != 0xff) {
+		if (*p == code)
+			return p + 2;
+		p += *p ? 2 + p[1] : 1;
+	}
+	return NULL;
+}
+
+Test(user, dhcp_gives_the_promised_addresses, .timeout = 20)
+{
+	static const unsigned char options[] = { 0x63, 0x82, 0x53, 0x63, 53, 1,	 1,
+						 55,   3,    1,	   3,	 6,  255 };
+	unsigned char frame[ETH + 20 + 8 + 300] = { 0 };
+	unsigned char *udp = frame + ETH + 20, *boot = udp + 8;
+	static struct rig rig;
+	size_t len;
+
+	rig_start(&rig);
+	put16(udp, 68);
+	put16(udp + 2, 67);
+	put16(udp + 4, 8 + 300);
+	memcpy(boot, (unsigned char[]){ 1, 1, 6, 0, 1, 2, 3, 4 }, 8);
+	memcpy(boot + 28, mac, 6);
+	memcpy(boot + 236, options, sizeof(options));
+	len = put_ip(frame, "0.0.0.0", "255.255.255.255", IPPROTO_UDP, 8 + 300);
+	len = ask(&rig, frame, len, is_dhcp_reply);
+	cr_assert_gt(len, 282);
+
+	const unsigned char *reply = rig.frame + NET_HDR_SIZE + ETH + 28, *value;
+	const unsigned char *end = rig.frame + NET_HDR_SIZE + len;
+
+	cr_assert_eq(memcmp(rig.frame, (char[NET_HDR_SIZE]){ 0 }, NET_HDR_SIZE), 0);
+	cr_assert_eq(memcmp(reply + 16, (unsigned char[]){ 10, 0, 2, 15 }, 4), 0);
+	value = dhcp_option(reply + 240, end, 3);
+	cr_assert(value && !memcmp(value, (unsigned char[]){ 10, 0, 2, 2 }, 4), "gateway");
+	value = dhcp_option(reply + 240, end, 6);
+	cr_assert(value && !memcmp(value, (unsigned char[]){ 10, 0, 2, 3 }, 4), "DNS");
+	rig_stop(&rig);
+}
+
+Test(user, gateway_is_the_hosts_loopback, .timeout = 20)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	int server = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	unsigned char frame[ETH + 20 + 20] = { 0 }, *tcp = frame + ETH + 20;
+	socklen_t addrlen = sizeof(addr);
+	static struct rig rig;
+	uint32_t pseudo;
+	size_t len;
+
+	cr_assert_eq(bind(server, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	cr_assert_eq(listen(server, 1), 0);
+	getsockname(server, (struct sockaddr *)&addr, &addrlen);
+	rig_start(&rig);
+	put16(tcp, 1000);
+	put16(tcp + 2, ntohs(addr.sin_port));
+	tcp[7] = 100;		 /* sequence number */
+	put16(tcp + 12, 0x5002); /* five words, SYN */
+	put16(tcp + 14, 65535);
+	pseudo = 0x0a00 + 0x020f + 0x0a00 + 0x0202 + IPPROTO_TCP + 20;
+	put16(tcp + 16, sum(tcp, 20, pseudo));
+	len = put_ip(frame, "10.0.2.15", "10.0.2.2", IPPROTO_TCP, 20);
+	len = ask(&rig, frame, len, is_tcp);
+	cr_assert_geq(len, 54);
+	cr_assert_eq(rig.frame[NET_HDR_SIZE + ETH + 20 + 13], 0x12, "SYN and ACK");
+	cr_assert_geq(accept(server, NULL, NULL), 0);
+	rig_stop(&rig);
+	close(server);
+}
+
+/* The pid of the passt that is our child, by looking at /proc. */
+static pid_t find_child(void)
+{
+	char path[64], line[256];
+	pid_t found = -1;
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+
+	while (proc && (entry = readdir(proc))) {
+		int pid = atoi(entry->d_name), parent = 0;
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+		f = pid ? fopen(path, "r") : NULL;
+		if (!f)
+			continue;
+		if (fgets(line, sizeof(line), f) && strstr(line, "(passt") &&
+		    sscanf(strrchr(line, ')') + 4, "%d", &parent) == 1 && parent == getpid())
+			found = pid;
+		fclose(f);
+	}
+	if (proc)
+		closedir(proc);
+	return found;
+}
+
+static int count_fds(pid_t pid)
+{
+	char path[64];
+	int count = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	DIR *dir = opendir(path);
+	while (dir && readdir(dir))
+		count++;
+	if (dir)
+		closedir(dir);
+	return count;
+}
+
+Test(user, death_of_passt_is_reported_once, .timeout = 20)
+{
+	static const unsigned char blank[60];
+	static struct rig rig;
+	pid_t pid;
+
+	rig_start(&rig);
+	pid = find_child();
+	cr_assert_gt(pid, 0);
+	cr_assert_neq(getsid(pid), getsid(0), "Ctrl-C would reach it");
+	kill(pid, SIGKILL);
+	for (int i = 0; i < 200 && !rig.losses; i++)
+		usleep(10000);
+	usleep(20000);
+	cr_assert_eq(rig.losses, 1);
+	rig.out_len = 60;
+	rig.out = blank;
+	loop_call(rig.loop, send_out, &rig);
+	cr_assert_lt(rig.sent, 0);
+	cr_assert_neq(rig.sent, -EAGAIN, "nobody would ever call again");
+	rig_stop(&rig);
+}
+
+Test(user, inherits_no_descriptor, .timeout = 20)
+{
+	static struct rig rig;
+	int base, with;
+
+	rig_start(&rig);
+	base = count_fds(find_child());
+	rig_stop(&rig);
+	/* Descriptors without close-on-exec, as a careless library would leave. */
+	for (int i = 0; i < 20; i++)
+		cr_assert_geq(dup(0), 0);
+	rig_start(&rig);
+	with = count_fds(find_child());
+	cr_assert_eq(base, with);
+	rig_stop(&rig);
+}
+
+Test(user, missing_passt_names_the_remedy)
+{
+	struct net_backend *net;
+	struct loop *loop;
+	struct err err = { "" };
+
+	cr_assert_eq(loop_create(&loop, "test", &err), 0);
+	setenv("PATH", "/nonexistent", 1);
+	cr_assert_eq(net_user_create(&net, loop, &err), -ENOENT);
+	cr_assert(strstr(err.text, "apt install passt"), "%s", err.text);
+	cr_assert_eq(waitpid(-1, NULL, WNOHANG), -1);
+	loop_destroy(loop);
+}
+
+/* A passt that can't work on this host must be an error of ours at once, in its words. */
+Test(user, passt_that_gives_up_is_quoted, .timeout = 20)
+{
+	char dir[] = "/tmp/moat-test-XXXXXX", path[64];
+	struct net_backend *net;
+	struct loop *loop;
+	struct err err = { "" };
+	FILE *f;
+
+	cr_assert(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/passt", dir);
+	f = fopen(path, "w");
+	fputs("#!/bin/sh\necho 'No namespaces today' >&2\nexit 1\n", f);
+	fclose(f);
+	chmod(path, 0755);
+	setenv("PATH", dir, 1);
+	cr_assert_eq(loop_create(&loop, "test", &err), 0);
+	cr_assert_lt(net_user_create(&net, loop, &err), 0);
+	cr_assert(strstr(err.text, "No namespaces today"), "%s", err.text);
+	loop_destroy(loop);
+	unlink(path);
+	rmdir(dir);
+}
