@@ -1,0 +1,155 @@
+# shellcheck shell=dash disable=SC2034,SC2154
+# What the guests of tests/lab/boot-tests check, from inside. guest/init explains
+# pass, fail, want and the moat_NAME variables from the kernel command line:
+#
+#   moat.host      the host's address, and moat.get, moat.put: its ports
+#   moat.sum       sha256 of the first disk's 64 MiB; moat.putsum: of its first 10
+#   moat.netsum    sha256 of the 10 MiB that the host serves
+#   moat.type      expected type of every IOMMU group, a pattern ("none": no group)
+#   moat.type_disk, moat.type_data, moat.type_net   the same for one device
+#   moat.ip        a fixed address, where there is no DHCP
+#   moat.cpus, moat.nonce
+
+test_all() {
+	check_cpus
+	check_groups
+	check_disk
+	check_pattern
+	check_net
+}
+
+check_cpus() {
+	[ -z "$moat_cpus" ] || want "$moat_cpus CPUs are online" "$moat_cpus" "$(nproc)"
+}
+
+# Each device has the IOMMU that it should have, and a group of its own.
+check_groups() {
+	local dev path groups=''
+	for dev in disk data net; do
+		case $dev in
+		net) path=$(endpoint_of_net eth0 2>/dev/null) ;;
+		*) path=$(disk $dev); [ -z "$path" ] || path=$(endpoint_of_disk "$path") ;;
+		esac
+		if [ ! -d "$path" ]; then
+			fail "$dev is there: no such device"
+			continue
+		fi
+		eval "want_match \"$dev's group (\${path##*/}) is of type \${moat_type_$dev:-$moat_type}\" \
+			\"\${moat_type_$dev:-$moat_type}\" \"\$(group_type \"$path\")\""
+		[ ! -e "$path/iommu_group" ] || groups="$groups $(group_of "$path")"
+	done
+	want "no two share a group" "" "$(echo "$groups" | tr ' ' '\n' | sort | uniq -d)"
+}
+
+check_disk() {
+	want "64 MiB of the disk have the host's checksum" "$moat_sum" "$(sum_of "$(disk disk)" 64)"
+}
+
+# What the host looks for after the power-off: a MiB of lines at 2 MiB + 12 KiB.
+pattern() { yes "moat pattern $moat_nonce" | head -c 1048576; }
+
+check_pattern() {
+	local data
+	data=$(disk data)
+	[ -n "$data" ] || { fail "a pattern is written: no disk"; return; }
+	pattern > /tmp/pattern
+	dd if=/tmp/pattern of="$data" bs=4096 seek=515 conv=fsync 2>/tmp/dd.log ||
+		fail "a pattern is written: $(tail -n 1 /tmp/dd.log)"
+	echo 3 > /proc/sys/vm/drop_caches
+	want "a pattern is read back" "$(sha256sum < /tmp/pattern)" \
+		"$(dd if="$data" bs=4096 skip=515 count=256 2>/dev/null | sha256sum)"
+}
+
+check_net() {
+	if ! net_up eth0 "${moat_ip:-}"; then
+		fail "the network is up: $(tail -n 1 /run/dhcp.log 2>/dev/null)"
+		return
+	fi
+	pass "the network is up ($(ip -4 -o addr show eth0 | awk '{ print $4 }'))"
+	if [ -n "${moat_ip:-}" ]; then
+		if within 20 ping -c 3 -i 0.2 -s 1400 "$moat_host" > /tmp/ping.log 2>&1; then
+			pass "the host answers pings"
+		else
+			fail "the host answers pings: $(tail -n 2 /tmp/ping.log)"
+		fi
+	fi
+	want "10 MiB down the network arrive intact" "$moat_netsum" \
+		"$(fetch_sum "http://$moat_host:$moat_get/net.bin")"
+	# The host compares what arrives there.
+	if dd if="$(disk disk)" bs=1M count=10 2>/dev/null | within 120 nc "$moat_host" "$moat_put"; then
+		pass "10 MiB up the network are sent"
+	else
+		fail "10 MiB up the network are sent: nc's status $?"
+	fi
+}
+
+# A device that is there, but may not be written.
+test_readonly() {
+	local dev
+	dev=$(disk disk)
+	want "the disk says that it is read-only" 1 "$(cat "/sys/block/${dev##*/}/ro")"
+	if dd if=/dev/zero of="$dev" bs=4096 count=1 conv=fsync 2>/dev/null; then
+		fail "a write is refused: it wasn't"
+	else
+		pass "a write is refused"
+	fi
+	check_disk
+}
+
+test_rng() {
+	want_match "the kernel uses the virtio-rng" "virtio_rng*" \
+		"$(cat /sys/class/misc/hw_random/rng_current)"
+	want "it gives 64 bytes" 64 "$(within 20 head -c 64 /dev/hwrng | wc -c)"
+	want "they aren't constant" different \
+		"$([ "$(within 20 head -c 64 /dev/hwrng | sha256sum)" != \
+		     "$(within 20 head -c 64 /dev/hwrng | sha256sum)" ] && echo different)"
+}
+
+# Without a driver for the IOMMU: nothing may come through, not even a hang of
+# ours: whatever touches the disk may never return, so it's done aside.
+test_refused() {
+	(dd if=/dev/vda of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null && echo > /tmp/read) &
+	sleep 5
+	if [ -e /tmp/read ]; then fail "a read is refused: it wasn't"; else pass "a read is refused"; fi
+	if ip link show eth0 >/dev/null 2>&1; then
+		(within 10 udhcpc -i eth0 -n -q -f -t 2 -T 2 -s /scripts/dhcp >/dev/null 2>&1 &&
+			echo > /tmp/lease) &
+		sleep 8
+	fi
+	if [ -e /tmp/lease ]; then fail "no packet passes: DHCP worked"; else pass "no packet passes"; fi
+}
+
+# The first boot leaves a mark on the disk and resets; later ones count it up and
+# look at everything again, the last powers off.
+test_cycles() {
+	local data count
+	data=$(disk data)
+	count=$(dd if="$data" bs=512 count=1 2>/dev/null | tr -cd '0-9')
+	count=$((${count:-0} + 1))
+	{ echo $count; cat /dev/zero; } | head -c 512 | dd of="$data" bs=512 conv=fsync 2>/dev/null
+	out "boot $count of $moat_cycles"
+	check_groups
+	check_disk
+	[ $count -ge "$moat_cycles" ] || moat_end=reboot
+}
+
+# The power button is an input device; a press is an event to read from it.
+test_button() {
+	local input
+	for input in /sys/class/input/event*; do
+		[ "$(cat "$input/device/name")" = "Power Button" ] || continue
+		out "waiting for the power button"
+		within 60 dd if="/dev/input/${input##*/}" bs=24 count=1 of=/dev/null 2>/dev/null
+		want "the power button is pressed" 0 $?
+		return
+	done
+	fail "there is a power button: $(cat /sys/class/input/event*/device/name)"
+}
+
+# A guest that only waits: for tests of signals.
+test_wait() {
+	out "waiting"
+	while :; do sleep 10; done
+}
+
+test_nothing() { pass "booted"; }
