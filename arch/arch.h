@@ -17,8 +17,9 @@
 struct arch_map {
 	struct ram_layout ram;
 	struct platform_range ecam, pci_mem32, pci_mem64;
-	struct platform_range mmio_devices; /* virtio-mmio windows, 4 KiB each, none inside a PCI window */
-	struct platform_range msi;          /* doorbells: the MSI reserved region of every endpoint */
+	struct platform_range
+		mmio_devices;	   /* virtio-mmio windows, 4 KiB each, none inside a PCI window */
+	struct platform_range msi; /* doorbells: the MSI reserved region of every endpoint */
 	unsigned first_mmio_gsi, num_mmio_gsis; /* interrupts for virtio-mmio devices */
 	unsigned max_cpus;
 	bool has_port_io;
@@ -37,8 +38,8 @@ struct arch;
  * Create the interrupt controllers and the fixed devices (power, reset and
  * sleep registers) on @vm and its buses. *@ret_arch is owned by the caller.
  */
-int arch_create(struct arch **ret_arch, struct vm *vm, const struct arch_map *map,
-		struct bus *mmio, struct bus *pio, struct power *power, struct err *err);
+int arch_create(struct arch **ret_arch, struct vm *vm, const struct arch_map *map, struct bus *mmio,
+		struct bus *pio, struct power *power, struct err *err);
 /* Before vm_destroy, after the vCPUs. Accepts NULL. */
 void arch_destroy(struct arch *arch);
 

@@ -12,11 +12,11 @@
 #include <stddef.h>
 #include "vmm/base/types.h"
 
-#define PLATFORM_MAX_CPUS    255
-#define PLATFORM_MAX_MMIO    32
-#define PLATFORM_MAX_IOMMUS  4
-#define PLATFORM_MAX_RAM     4
-#define PLATFORM_NO_IOMMU    UINT32_MAX
+#define PLATFORM_MAX_CPUS   255
+#define PLATFORM_MAX_MMIO   32
+#define PLATFORM_MAX_IOMMUS 4
+#define PLATFORM_MAX_RAM    4
+#define PLATFORM_NO_IOMMU   UINT32_MAX
 
 /* A window of addresses; size 0 = absent. */
 struct platform_range {
@@ -26,10 +26,10 @@ struct platform_range {
 /* A virtio-mmio device. */
 struct platform_mmio_dev {
 	uint64_t base, size;
-	uint32_t gsi;      /* interrupt number, edge-triggered, active high */
+	uint32_t gsi;	   /* interrupt number, edge-triggered, active high */
 	uint32_t endpoint; /* its endpoint ID */
-	uint32_t iommu;    /* index into iommu[], or PLATFORM_NO_IOMMU */
-	bool is_iommu;     /* it is iommu[]'s device itself: never a VIOT endpoint */
+	uint32_t iommu;	   /* index into iommu[], or PLATFORM_NO_IOMMU */
+	bool is_iommu;	   /* it is iommu[]'s device itself: never a VIOT endpoint */
 };
 
 /* A virtio-iommu: on PCI (bdf) or on MMIO (base). */
@@ -42,7 +42,7 @@ struct platform_iommu {
 /* A run of PCI requester IDs behind an IOMMU; endpoint IDs equal the BDFs. */
 struct platform_pci_range {
 	uint16_t bdf_start, bdf_end; /* inclusive */
-	uint32_t iommu;              /* index into iommu[] */
+	uint32_t iommu;		     /* index into iommu[] */
 };
 
 struct platform {

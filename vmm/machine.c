@@ -38,9 +38,24 @@ static void post_event(struct machine *m, int event)
 {
 	int none = MACHINE_NO_EVENT;
 
-	/* The first event decides; what follows it comes from vCPUs that are being stopped. */
-	if (atomic_compare_exchange_strong(&m->event, &none, event))
-		eventfd_write(m->event_fd, 1);
+	/*
+	 * Of the guest's events the first decides: what follows it comes from vCPUs
+	 * that are being stopped. A person's wish to quit goes before all of them.
+	 */
+	if (event == EVENT_QUIT)
+		atomic_store(&m->event, event);
+	else
+		atomic_compare_exchange_strong(&m->event, &none, event);
+	eventfd_write(m->event_fd, 1);
+}
+
+/* The guest's event was served, and its vCPUs, now stopped, can't ask for more. */
+static void clear_event(struct machine *m)
+{
+	int event = atomic_load(&m->event);
+
+	if (event != EVENT_QUIT)
+		atomic_compare_exchange_strong(&m->event, &event, MACHINE_NO_EVENT);
 }
 
 static void machine_power(struct power *power, enum power_event event)
@@ -255,7 +270,6 @@ static int boot_and_start(struct machine *m, struct err *err)
 {
 	int r;
 
-	atomic_store(&m->event, MACHINE_NO_EVENT);
 	r = arch_boot(m->arch, &m->boot, &m->platform, m->vcpu, m->num_vcpus, err);
 	if (r < 0)
 		return r;
@@ -280,6 +294,7 @@ static void quiet_devices(struct machine *m)
 static int machine_reset(struct machine *m, struct err *err)
 {
 	stop_vcpus(m);
+	clear_event(m);
 	quiet_devices(m);
 	if (m->iommu)
 		iommu_system_reset(m->iommu);
@@ -337,8 +352,12 @@ static int wait_event(struct machine *m, int signal_fd, bool *pressed)
 			continue;
 		if (fds[1].revents)
 			on_signal(m, signal_fd, pressed);
-		if (eventfd_read(m->event_fd, &drained) == 0)
-			return atomic_load(&m->event);
+		if (eventfd_read(m->event_fd, &drained) < 0)
+			continue;
+		int event = atomic_load(&m->event);
+
+		if (event != MACHINE_NO_EVENT)
+			return event;
 	}
 }
 
@@ -400,6 +419,8 @@ static enum moat_exit run(struct machine *m, int signal_fd, uint64_t start_ns, s
 		report_start(m, start_ns);
 		status = live(m, signal_fd, err);
 	}
+	/* First, as it lets a vCPU go that waits for the reader of our output. */
+	console_stop(m->console);
 	stop_vcpus(m);
 	/* Before the reset, which takes the mappings with it. */
 	report_end(m);

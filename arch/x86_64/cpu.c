@@ -98,7 +98,9 @@ int arch_create_vcpus(struct arch *arch, struct vcpu **vcpus, unsigned count, st
 	int max = vm_extension(arch->vm, KVM_CAP_MAX_VCPUS);
 	unsigned done = 0;
 
+	/* cppcheck doesn't know that cleanup attributes free. */
 	if (max > 0 && count > (unsigned)max)
+		/* cppcheck-suppress memleak */
 		return err_set(err, EINVAL, "--cpus: %u, but this KVM has at most %d", count, max);
 	arch->cpu = calloc(count, sizeof(*arch->cpu));
 	if (!cpuid || !arch->cpu)

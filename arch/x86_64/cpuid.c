@@ -6,8 +6,6 @@
  * warns and groups the CPUs wrongly; everything else stays what KVM supports.
  */
 
-#define LEAF1_ECX_X2APIC     (1u << 21)
-#define LEAF1_ECX_DEADLINE   (1u << 24)
 #define LEAF1_ECX_HYPERVISOR (1u << 31)
 #define LEAF1_EDX_HTT	     (1u << 28) /* more than one logical CPU in the package */
 #define EXT1_ECX_CMP_LEGACY  (1u << 1)

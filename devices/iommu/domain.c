@@ -221,8 +221,7 @@ static int unmap_locked(struct iommu *iommu, struct iommu_domain *domain, uint64
 	struct rangemap_entry entry;
 
 	/* Only a mapping that reaches over an end of the range could be split. */
-	if (rangemap_find(&domain->map, first, &entry) &&
-	    (entry.first < first || entry.last > last))
+	if (rangemap_find(&domain->map, first, &entry) && entry.first < first)
 		return VIRTIO_IOMMU_S_RANGE;
 	if (rangemap_find(&domain->map, last, &entry) && entry.last > last)
 		return VIRTIO_IOMMU_S_RANGE;

@@ -28,7 +28,7 @@
 
 #include <stdlib.h>
 
-/* Looks at all ports, some 20 ns each time: 5 us, longer than any section that has a CPU. */
+/* Looks at all ports: 4 us with 16 of them (measured), longer than a section that has a CPU. */
 #define SPINS 256
 
 void iommu_op_init(struct iommu_op *op)

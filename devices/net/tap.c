@@ -16,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "vmm/base/log.h"
 #include "vmm/base/cleanup.h"
 
 struct tap {
@@ -186,8 +187,14 @@ static int attach(int fd, const char *ifname, struct err *err)
 		return err_set(err, EINVAL, "tap %s: an interface name has 1 to %zu characters",
 			       ifname, sizeof(req.ifr_name) - 1);
 	memcpy(req.ifr_name, ifname, strlen(ifname));
-	if (!ioctl(fd, TUNSETIFF, &req))
+	if (!ioctl(fd, TUNSETIFF, &req)) {
+		/* Who may create one gets it, but a mistyped name must not pass in silence. */
+		if (!exists)
+			log_warn("tap %s: there was no such interface, so it was created; it is "
+				 "down and has no address",
+				 ifname);
 		return 0;
+	}
 	/* One made with multi_queue insists on the flag, and works with one queue. */
 	if (errno == EINVAL && exists) {
 		req.ifr_flags |= IFF_MULTI_QUEUE;

@@ -398,20 +398,20 @@ void virtio_set_status(struct virtio_dev *dev, uint8_t status)
 	pthread_mutex_lock(&dev->lock);
 
 	uint8_t old = atomic_load(&dev->status);
-	uint8_t new = old | (status & DRIVER_STATUS_BITS);
+	uint8_t wanted = old | (status & DRIVER_STATUS_BITS);
 
 	if (dev->resetting) {
 		pthread_mutex_unlock(&dev->lock);
 		return;
 	}
 	if (!(old & VIRTIO_STATUS_FEATURES_OK) && !features_acceptable_locked(dev))
-		new &= (uint8_t)~VIRTIO_STATUS_FEATURES_OK;
-	if (!(new &VIRTIO_STATUS_FEATURES_OK))
-		new &= (uint8_t)~VIRTIO_STATUS_DRIVER_OK;
-	atomic_store(&dev->status, new);
+		wanted &= (uint8_t)~VIRTIO_STATUS_FEATURES_OK;
+	if (!(wanted & VIRTIO_STATUS_FEATURES_OK))
+		wanted &= (uint8_t)~VIRTIO_STATUS_DRIVER_OK;
+	atomic_store(&dev->status, wanted);
 
 	/* Posted under the lock, so that no reset can be posted before it. */
-	bool failed = (new & ~old &VIRTIO_STATUS_DRIVER_OK) &&
+	bool failed = (wanted & ~old & VIRTIO_STATUS_DRIVER_OK) &&
 		      loop_post(dev->loop, activate_on_loop, dev) < 0;
 
 	pthread_mutex_unlock(&dev->lock);

@@ -9,9 +9,9 @@
 struct virtio_blk;
 
 struct virtio_blk_config {
-	const char *name;      /* the serial (get-ID), up to 20 bytes; borrows */
-	unsigned num_queues;   /* 1 to VIRTIO_MAX_QUEUES; 0 = 1 */
-	uint16_t queue_size;   /* a power of two; 0 = 256 */
+	const char *name;    /* the serial (get-ID), up to 20 bytes; borrows */
+	unsigned num_queues; /* 1 to VIRTIO_MAX_QUEUES; 0 = 1 */
+	uint16_t queue_size; /* a power of two; 0 = 256 */
 	bool access_platform;
 };
 

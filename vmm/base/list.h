@@ -38,8 +38,8 @@ static inline void list_del(struct list *node)
 #define list_for_each(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
 
 /* As list_for_each; @it may be deleted in the body. */
-#define list_for_each_safe(it, head)                                                               \
-	for (struct list *it = (head)->next, *it##_next = it->next; it != (head);                  \
+#define list_for_each_safe(it, head)                                              \
+	for (struct list *it = (head)->next, *it##_next = it->next; it != (head); \
 	     it = it##_next, it##_next = it->next)
 
 #endif

@@ -39,8 +39,8 @@ static void log_vline(enum log_level level, const char *fmt, va_list ap, uint64_
 	if (n > 0)
 		len += (size_t)n < sizeof(line) - len ? (size_t)n : sizeof(line) - len - 1;
 	if (suppressed) {
-		n = snprintf(line + len, sizeof(line) - len,
-			     " (%" PRIu64 " similar lines dropped)", suppressed);
+		n = snprintf(line + len, sizeof(line) - len, " (%" PRIu64 " similar lines dropped)",
+			     suppressed);
 		len += (size_t)n < sizeof(line) - len ? (size_t)n : sizeof(line) - len - 1;
 	}
 	if (len > sizeof(line) - 3)
@@ -76,8 +76,8 @@ bool log_limit_ok(struct log_limit *limit, uint64_t *ret_suppressed)
 		uint64_t next = atomic_load_explicit(&limit->next_ms, memory_order_relaxed);
 
 		/* Only one of the threads that race for a token gets it. */
-		if (now < next || !atomic_compare_exchange_strong(&limit->next_ms, &next,
-								  now + LOG_LIMIT_MS)) {
+		if (now < next ||
+		    !atomic_compare_exchange_strong(&limit->next_ms, &next, now + LOG_LIMIT_MS)) {
 			atomic_fetch_add_explicit(&limit->suppressed, 1, memory_order_relaxed);
 			return false;
 		}

@@ -41,11 +41,11 @@ void log_set_crlf(bool on);
  * every LOG_LIMIT_MS milliseconds. Zero-initialised is valid.
  */
 #define LOG_LIMIT_BURST 8
-#define LOG_LIMIT_MS    1000
+#define LOG_LIMIT_MS	1000
 
 struct log_limit {
 	_Atomic uint64_t next_ms;    /* CLOCK_MONOTONIC, when the next token comes */
-	_Atomic uint32_t spent;      /* lines of the burst already used */
+	_Atomic uint32_t spent;	     /* lines of the burst already used */
 	_Atomic uint64_t suppressed; /* lines dropped since the last one shown */
 };
 

@@ -25,7 +25,7 @@ typedef struct {
 	uint64_t v;
 } iova_t;
 
-#define GPA(x)  ((gpa_t){ (x) })
+#define GPA(x)	((gpa_t){ (x) })
 #define IOVA(x) ((iova_t){ (x) })
 
 typedef struct {
@@ -79,14 +79,14 @@ static inline le64 le64_from(uint64_t v)
 	return x;
 }
 
-#define ARRAY_SIZE(a)    (sizeof(a) / sizeof((a)[0]))
-#define ALIGN_UP(x, a)   (((x) + ((a) - 1)) & ~((a) - 1))
-#define ALIGN_DOWN(x, a) ((x) & ~((a) - 1))
-#define MIN(a, b)        ((a) < (b) ? (a) : (b))
-#define MAX(a, b)        ((a) > (b) ? (a) : (b))
-#define KIB(n)           ((uint64_t)(n) << 10)
-#define MIB(n)           ((uint64_t)(n) << 20)
-#define GIB(n)           ((uint64_t)(n) << 30)
+#define ARRAY_SIZE(a)	 (sizeof(a) / sizeof((a)[0]))
+#define ALIGN_UP(x, a)	 (((x) + ((a)-1)) & ~((a)-1))
+#define ALIGN_DOWN(x, a) ((x) & ~((a)-1))
+#define MIN(a, b)	 ((a) < (b) ? (a) : (b))
+#define MAX(a, b)	 ((a) > (b) ? (a) : (b))
+#define KIB(n)		 ((uint64_t)(n) << 10)
+#define MIB(n)		 ((uint64_t)(n) << 20)
+#define GIB(n)		 ((uint64_t)(n) << 30)
 
 /* The structure of type @type whose member @member @ptr points to. */
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))

@@ -19,8 +19,8 @@
  * at on_leave; the remover sets on_leave, then looks at active again. So the
  * last one to leave is always told, and no remover has to poll.
  *
- * A section costs two locked instructions on x86, some 10 ns; translations
- * inside it cost none while the cache answers. An identity view has nothing
+ * A section costs two locked instructions on x86, 18 ns on a busy 2-core test
+ * machine; translations inside it cost none while the cache answers. An identity view has nothing
  * that could be removed, and pays for neither.
  */
 #include "vmm/core/dma.h"

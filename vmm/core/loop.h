@@ -38,7 +38,8 @@ int loop_add_fd(struct loop *loop, int fd, uint32_t events, loop_fd_fn fn, void 
 /* Change the events of a watched fd. 0 or -ENOENT. On the loop's thread. */
 int loop_set_events(struct loop *loop, int fd, uint32_t events);
 
-/* Stop watching; harmless when it isn't watched. No callback for @fd follows. On the loop's thread. */
+/* Stop watching; harmless when it isn't watched. No callback for @fd follows. On the loop's thread.
+ */
 void loop_remove_fd(struct loop *loop, int fd);
 
 /* Run @fn(@opaque) on the loop's thread, soon, in order of the calls. Any thread. 0 or -ENOMEM. */

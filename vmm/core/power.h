@@ -10,7 +10,8 @@ enum power_event {
 };
 
 struct power {
-	/* Takes effect soon; the calling vCPU is stopped before it runs guest code again. Any thread. */
+	/* Takes effect soon; the calling vCPU is stopped before it runs guest code again. Any
+	 * thread. */
 	void (*request)(struct power *power, enum power_event event);
 };
 

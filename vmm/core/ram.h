@@ -17,7 +17,7 @@
 
 struct ram_region {
 	gpa_t base;
-	uint64_t size;   /* bytes, a multiple of 4 KiB */
+	uint64_t size;	 /* bytes, a multiple of 4 KiB */
 	uint64_t offset; /* in the memfd */
 	void *host;
 };
