@@ -14,8 +14,6 @@
 
 #define MAX_ARGS 64
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static void check_iommu(const struct config *config, bool iommu, const char *id)
 {
 	assert(id[0] && strlen(id) <= CONFIG_ID_MAX);

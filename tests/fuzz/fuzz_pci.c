@@ -257,8 +257,6 @@ static void step(struct fuzz *f)
 	}
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fuzz *f = calloc(1, sizeof(*f));
