@@ -10,6 +10,11 @@
  * a host that has none. Connections to the outside go by the host's routes all
  * the same. Packets to the gateway reach the host's loopback: passt's default
  * (--map-gw, since 2024 --map-host-loopback).
+ *
+ * The MTU is an ordinary network's, not passt's default of 65520: a frame then
+ * fits into one buffer of the socket, which passt reads whole. It tries only once
+ * to complete a longer one that arrives in pieces, then loses its place in the
+ * stream, and resets the connections that it no longer understands.
  */
 #include "devices/net/passt.h"
 
@@ -28,6 +33,13 @@
 enum { CHILD_SOCK = 3, CHILD_STATUS = 4, CHILD_FDS };
 
 #define END_TIMEOUT_MS 1000
+
+/*
+ * Bytes of frames that may wait for passt, which is what it takes from the
+ * socket at once. The passt of Debian 12 (2023-03) resets TCP connections when a
+ * long run of segments doesn't fit into the receiver's socket, so keep runs short.
+ */
+#define SEND_BUFFER 4096
 
 /* Both ends of everything that the child needs. */
 struct plumbing {
@@ -58,7 +70,7 @@ static void __attribute__((noreturn)) child(const struct plumbing *pipes)
 		"3",	     "--address",    PASST_GUEST, "--netmask",	 PASST_PREFIX,
 		"--gateway", PASST_GATEWAY,  "--dns",	  PASST_DNS,	 "--dns-forward",
 		PASST_DNS,   "--interface",  "lo",	  "--mac-addr",	 PASST_MAC,
-		NULL,
+		"--mtu",     PASST_MTU,	     NULL,
 	};
 	int sock = fcntl(pipes->sock[1], F_DUPFD, CHILD_FDS);
 	int words = fcntl(pipes->words[1], F_DUPFD, CHILD_FDS);
@@ -120,6 +132,8 @@ int passt_start(struct passt *ret, struct err *err)
 		code = errno;
 		goto fail;
 	}
+	/* Best effort: see SEND_BUFFER. */
+	setsockopt(pipes.sock[0], SOL_SOCKET, SO_SNDBUF, &(int){ SEND_BUFFER }, sizeof(int));
 	pid = fork();
 	if (pid == 0)
 		child(&pipes);

@@ -15,6 +15,7 @@ struct passt {
 /* The guest's network, and the station that passt is in it. */
 #define PASST_GUEST   "10.0.2.15"
 #define PASST_PREFIX  "24"
+#define PASST_MTU     "1500"
 #define PASST_GATEWAY "10.0.2.2"
 #define PASST_DNS     "10.0.2.3"
 #define PASST_MAC     "52:55:0a:00:02:02"
