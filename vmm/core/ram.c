@@ -15,7 +15,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -141,46 +140,33 @@ static bool ram_covers(const struct ram *ram, gpa_t gpa, uint64_t len)
 	return true;
 }
 
-int ram_read(const struct ram *ram, gpa_t gpa, void *buf, uint64_t len)
+/* Copy between [@gpa, @gpa + @len) and @buf, which is only read when @write. */
+static int ram_copy(const struct ram *ram, gpa_t gpa, char *buf, uint64_t len, bool write)
 {
-	char *to = buf;
-
 	if (!ram_covers(ram, gpa, len))
 		return -EFAULT;
 	while (len > 0) {
 		uint64_t got;
-		const void *from = ram_span(ram, gpa, len, &got);
+		char *host = ram_span(ram, gpa, len, &got);
 
-		memcpy(to, from, got);
-		to += got;
+		assert(host); /* ram_covers saw it */
+		if (write)
+			memcpy(host, buf, got);
+		else
+			memcpy(buf, host, got);
+		buf += got;
 		gpa.v += got;
 		len -= got;
 	}
 	return 0;
+}
+
+int ram_read(const struct ram *ram, gpa_t gpa, void *buf, uint64_t len)
+{
+	return ram_copy(ram, gpa, buf, len, false);
 }
 
 int ram_write(const struct ram *ram, gpa_t gpa, const void *buf, uint64_t len)
 {
-	const char *from = buf;
-
-	if (!ram_covers(ram, gpa, len))
-		return -EFAULT;
-	while (len > 0) {
-		uint64_t got;
-		void *to = ram_span(ram, gpa, len, &got);
-
-		memcpy(to, from, got);
-		from += got;
-		gpa.v += got;
-		len -= got;
-	}
-	return 0;
-}
-
-int ram_clear(struct ram *ram)
-{
-	/* The kernel takes the pages out of every mapping too, KVM's included. */
-	if (fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)ram->size) < 0)
-		return -errno;
-	return 0;
+	return ram_copy(ram, gpa, (char *)buf, len, true);
 }

@@ -68,10 +68,4 @@ void *ram_span(const struct ram *ram, gpa_t gpa, uint64_t len, uint64_t *ret_len
 int ram_read(const struct ram *ram, gpa_t gpa, void *buf, uint64_t len);
 int ram_write(const struct ram *ram, gpa_t gpa, const void *buf, uint64_t len);
 
-/*
- * Give all of guest memory back to the host and have it read as zeroes, as
- * after power-on. The vCPUs and the devices must be stopped. Returns 0 or -errno.
- */
-int ram_clear(struct ram *ram);
-
 #endif

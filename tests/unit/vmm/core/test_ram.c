@@ -94,23 +94,6 @@ Test(ram, copies_cross_adjacent_regions_and_nothing_else)
 	ram_destroy(ram);
 }
 
-Test(ram, clear_gives_the_pages_back_and_reads_zero)
-{
-	struct ram *ram = make(&split);
-	struct stat st;
-	char *high = ram_ptr(ram, GPA(GIB(4)), MIB(2));
-
-	memset(high, 0x5a, MIB(2));
-	cr_expect_eq(fstat(ram->fd, &st), 0);
-	cr_expect_geq((uint64_t)st.st_blocks * 512, MIB(2));
-	cr_expect_eq(ram_clear(ram), 0);
-	cr_expect_eq(fstat(ram->fd, &st), 0);
-	cr_expect_eq(st.st_blocks, 0);
-	cr_expect_eq(high[0], 0);
-	cr_expect_eq(high[MIB(2) - 1], 0);
-	ram_destroy(ram);
-}
-
 Test(ram, half_a_terabyte_is_free_until_it_is_touched)
 {
 	static const struct ram_layout huge = {
