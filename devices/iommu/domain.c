@@ -52,14 +52,9 @@ static void kill_domain_locked(struct iommu *iommu, struct iommu_domain *domain,
 	op->dead = domain;
 }
 
-static struct iommu_domain *domain_of(struct iommu_endpoint *ep)
-{
-	return access_domain(atomic_load_explicit(&ep->access, memory_order_relaxed));
-}
-
 static void leave_domain_locked(struct iommu *iommu, struct iommu_endpoint *ep, struct iommu_op *op)
 {
-	struct iommu_domain *domain = domain_of(ep);
+	struct iommu_domain *domain = iommu_domain_of(ep);
 
 	if (domain && --domain->endpoints == 0)
 		kill_domain_locked(iommu, domain, op);
@@ -95,9 +90,11 @@ static int attach_locked(struct iommu *iommu, uint32_t domain_id, struct iommu_e
 
 	if (domain && domain->bypass != bypass)
 		return VIRTIO_IOMMU_S_INVAL;
-	if (domain && domain == domain_of(ep))
+	if (domain && domain == iommu_domain_of(ep))
 		return VIRTIO_IOMMU_S_OK;
 	if (domain && has_reserved_mapping(ep, domain))
+		return VIRTIO_IOMMU_S_UNSUPP;
+	if (iommu_follower_elsewhere_locked(iommu, ep, domain))
 		return VIRTIO_IOMMU_S_UNSUPP;
 	if (!domain)
 		domain = make_domain_locked(iommu, domain_id, bypass);
@@ -106,7 +103,16 @@ static int attach_locked(struct iommu *iommu, uint32_t domain_id, struct iommu_e
 	leave_domain_locked(iommu, ep, op);
 	domain->endpoints++;
 	iommu_set_access_locked(ep, domain, bypass, op);
-	return iommu_op_start_locked(iommu, op);
+	op->status = iommu_follow_access_locked(iommu, ep, op);
+	if (op->status != VIRTIO_IOMMU_S_OK) {
+		/* The host can't: detached, as there is no way back to where it was. */
+		leave_domain_locked(iommu, ep, op);
+		iommu_set_access_locked(ep, NULL, iommu->bypass, NULL);
+		iommu_follow_access_locked(iommu, ep, op);
+	}
+	int status = op->status;
+
+	return iommu_op_start_locked(iommu, op) == IOMMU_PENDING ? IOMMU_PENDING : status;
 }
 
 int iommu_attach(struct iommu *iommu, uint32_t domain, uint32_t endpoint, uint32_t flags,
@@ -116,7 +122,7 @@ int iommu_attach(struct iommu *iommu, uint32_t domain, uint32_t endpoint, uint32
 
 	if (flags & ~known_flags)
 		return VIRTIO_IOMMU_S_INVAL;
-	iommu_op_init(op);
+	iommu_op_init(iommu, op);
 	pthread_mutex_lock(&iommu->lock);
 	struct iommu_endpoint *ep = iommu_find_endpoint_locked(iommu, endpoint);
 
@@ -130,17 +136,18 @@ int iommu_detach(struct iommu *iommu, uint32_t domain, uint32_t endpoint, struct
 {
 	int ret;
 
-	iommu_op_init(op);
+	iommu_op_init(iommu, op);
 	pthread_mutex_lock(&iommu->lock);
 	struct iommu_endpoint *ep = iommu_find_endpoint_locked(iommu, endpoint);
 
 	if (!ep) {
 		ret = VIRTIO_IOMMU_S_NOENT;
-	} else if (!domain_of(ep) || domain_of(ep)->id != domain) {
+	} else if (!iommu_domain_of(ep) || iommu_domain_of(ep)->id != domain) {
 		ret = VIRTIO_IOMMU_S_INVAL;
 	} else {
 		leave_domain_locked(iommu, ep, op);
 		iommu_set_access_locked(ep, NULL, iommu->bypass, op);
+		iommu_follow_access_locked(iommu, ep, op);
 		ret = iommu_op_start_locked(iommu, op);
 	}
 	pthread_mutex_unlock(&iommu->lock);
@@ -154,7 +161,7 @@ static bool domain_reserves_locked(struct iommu *iommu, const struct iommu_domai
 	for (unsigned i = 0; i < iommu->num_endpoints; i++) {
 		struct iommu_endpoint *ep = iommu->endpoint[i];
 
-		if (domain_of(ep) == domain && is_reserved(ep, first, last))
+		if (iommu_domain_of(ep) == domain && is_reserved(ep, first, last))
 			return true;
 	}
 	return false;
@@ -186,8 +193,15 @@ static int map_locked(struct iommu *iommu, struct iommu_domain *domain, uint64_t
 		return VIRTIO_IOMMU_S_NOMEM;
 	mapping->phys = phys;
 	mapping->flags = flags;
+	int status = iommu_follow_map_locked(iommu, domain, first, last, mapping);
+
+	if (status != VIRTIO_IOMMU_S_OK) {
+		iommu_free_mapping_locked(iommu, mapping);
+		return status;
+	}
 	/* No mapping is remembered as absent, so the epoch stays. */
 	if (rangemap_insert(&domain->map, first, last, mapping)) {
+		iommu_follow_unmap_locked(iommu, domain, first, last, mapping, NULL);
 		iommu_free_mapping_locked(iommu, mapping);
 		return VIRTIO_IOMMU_S_NOMEM;
 	}
@@ -229,6 +243,7 @@ static int unmap_locked(struct iommu *iommu, struct iommu_domain *domain, uint64
 		struct iommu_mapping *mapping =
 			rangemap_remove(&domain->map, entry.first, entry.last);
 
+		iommu_follow_unmap_locked(iommu, domain, entry.first, entry.last, mapping, op);
 		mapping->next = op->removed;
 		op->removed = mapping;
 		domain->unmaps++;
@@ -246,7 +261,7 @@ int iommu_unmap(struct iommu *iommu, uint32_t domain_id, uint64_t first, uint64_
 {
 	int ret;
 
-	iommu_op_init(op);
+	iommu_op_init(iommu, op);
 	pthread_mutex_lock(&iommu->lock);
 	struct iommu_domain *domain = find_domain_locked(iommu, domain_id);
 
@@ -286,7 +301,7 @@ int iommu_probe(struct iommu *iommu, uint32_t endpoint, uint8_t properties[IOMMU
 
 int iommu_reset(struct iommu *iommu, struct iommu_op *op)
 {
-	iommu_op_init(op);
+	iommu_op_init(iommu, op);
 	pthread_mutex_lock(&iommu->lock);
 	for (unsigned i = 0; i < iommu->num_endpoints; i++) {
 		struct iommu_endpoint *ep = iommu->endpoint[i];
@@ -297,6 +312,7 @@ int iommu_reset(struct iommu *iommu, struct iommu_op *op)
 		 * with these, and an endpoint that is now blocked takes no new ones.
 		 */
 		iommu_set_access_locked(ep, NULL, iommu->bypass, NULL);
+		iommu_follow_access_locked(iommu, ep, op);
 	}
 	op->blocked = true;
 	int ret = iommu_op_start_locked(iommu, op);
@@ -313,8 +329,10 @@ void iommu_set_bypass(struct iommu *iommu, bool bypass)
 		for (unsigned i = 0; i < iommu->num_endpoints; i++) {
 			struct iommu_endpoint *ep = iommu->endpoint[i];
 
-			if (!domain_of(ep))
-				iommu_set_access_locked(ep, NULL, bypass, NULL);
+			if (iommu_domain_of(ep))
+				continue;
+			iommu_set_access_locked(ep, NULL, bypass, NULL);
+			iommu_follow_access_locked(iommu, ep, NULL);
 		}
 		atomic_fetch_add(&iommu->epoch, 1);
 	}

@@ -33,19 +33,25 @@ _Static_assert(IOMMU_MAX_RESV * sizeof(struct virtio_iommu_probe_resv_mem) <= IO
 /*
  * One operation that takes access away, and so may have to wait until no
  * device can use what it removed. The memory is the caller's from the call
- * until the answer: its return value, unless that is IOMMU_PENDING; then @done,
- * which is called exactly once, on any thread, without locks, possibly before
+ * until the answer: its return value, unless that is IOMMU_PENDING; then @status
+ * at the time of @done, which is called exactly once, on any thread, without locks, possibly before
  * the call returns. It must not call back into the iommu.
  */
 struct iommu_op {
 	void (*done)(struct iommu_op *op);
 
+	/* The answer when it is given later: OK, or NOMEM of an ATTACH (see there). */
+	int status;
+
 	/* removal.c's, under the iommu's lock. */
 	struct list node; /* in iommu->pending */
-	uint64_t epoch;	  /* sections that began before it must have ended */
-	bool sections;	  /* not yet known to have ended */
-	bool blocked;	  /* wait for all endpoints that have no access now */
-	uint8_t phases;	  /* of @endpoint: wait for references of these, a bit mask */
+	struct iommu *iommu;
+	struct dma_ticket ticket; /* what listeners were given */
+	_Atomic unsigned outside; /* tickets not yet done */
+	uint64_t epoch;		  /* sections that began before it must have ended */
+	bool sections;		  /* not yet known to have ended */
+	bool blocked;		  /* wait for all endpoints that have no access now */
+	uint8_t phases;		  /* of @endpoint: wait for references of these, a bit mask */
 	struct iommu_endpoint *endpoint; /* borrows; or NULL */
 	struct iommu_domain *dead;	 /* owns; linked by their next */
 	struct iommu_mapping *removed;	 /* owns; linked by their next */
@@ -64,8 +70,11 @@ struct iommu_fault {
  * are those that were negotiated. An endpoint that is attached elsewhere leaves
  * there as by DETACH, and nothing changes unless the answer is OK or pending:
  * INVAL (flags, or the domain is of the other kind), NOENT (endpoint), UNSUPP
- * (a reserved region of the endpoint overlaps a mapping of the domain), NOMEM.
- * Every domain ID is in domain_range, so RANGE doesn't occur.
+ * (a reserved region of the endpoint overlaps a mapping of the domain, or an
+ * endpoint with the same listener is attached elsewhere), NOMEM. The one
+ * exception: when the endpoint's listener can't follow the domain, it is left
+ * detached, and the answer is NOMEM or DEVERR. Every domain ID is in domain_range, so RANGE doesn't
+ * occur.
  */
 int iommu_attach(struct iommu *iommu, uint32_t domain, uint32_t endpoint, uint32_t flags,
 		 uint32_t known_flags, struct iommu_op *op);
@@ -77,7 +86,8 @@ int iommu_detach(struct iommu *iommu, uint32_t domain, uint32_t endpoint, struct
  * MAP (5.13.6.5) of [@first, @last], both inclusive. Never pending. OK; INVAL
  * (flags outside @known_flags, an empty range, a bypass domain, an overlap with
  * a mapping or a reserved region), NOENT (domain), RANGE (alignment,
- * input_range, or @phys beyond 64 bits), NOMEM (a limit, or the host).
+ * input_range, or @phys beyond 64 bits), NOMEM (a limit, or the host), DEVERR (a
+ * listener can't map it: no memory behind @phys, for one).
  */
 int iommu_map(struct iommu *iommu, uint32_t domain, uint64_t first, uint64_t last, uint64_t phys,
 	      uint32_t flags, uint32_t known_flags);

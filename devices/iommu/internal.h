@@ -62,11 +62,20 @@ struct iommu_endpoint {
 	unsigned num_resv;
 	struct iommu_resv resv[IOMMU_MAX_RESV]; /* ascending, never changed */
 	struct list ports;
+	struct iommu_follower *follower; /* borrows; NULL: nobody outside follows it */
 	_Atomic uintptr_t access;
 	struct log_limit log;
 	_Atomic uint64_t faults, dropped_events;
 	/* Of ports that are gone; the present ones count for themselves. */
 	uint64_t translated, hits, misses;
+};
+
+/* A listener and what it was told: @domain's mappings, or all of memory, or nothing. */
+struct iommu_follower {
+	struct iommu_follower *next;
+	struct dma_listener *listener; /* borrows */
+	struct iommu_domain *domain;
+	bool identity;
 };
 
 /* The IOMMU's side of a dma_port. The references are taken and dropped by its thread. */
@@ -97,8 +106,9 @@ struct iommu {
 	unsigned num_endpoints;
 	struct iommu_endpoint **endpoint; /* owns, with what it points to */
 	struct iommu_domain *domains[IOMMU_DOMAIN_BUCKETS];
-	struct list ports;   /* struct iommu_port.in_iommu */
-	struct list pending; /* struct iommu_op.node, oldest first */
+	struct iommu_follower *followers; /* owns; by their next */
+	struct list ports;		  /* struct iommu_port.in_iommu */
+	struct list pending;		  /* struct iommu_op.node, oldest first */
 
 	/* Memory for mappings and nodes: grows to what the limits allow, is recycled. */
 	uint64_t live_mappings; /* and removed ones that are still referenced */
@@ -136,8 +146,35 @@ void iommu_free_mapping_locked(struct iommu *iommu, struct iommu_mapping *mappin
 void iommu_set_access_locked(struct iommu_endpoint *endpoint, struct iommu_domain *domain,
 			     bool identity, struct iommu_op *op);
 
+/* The domain that @endpoint is attached to, or NULL. Lock held. */
+static inline struct iommu_domain *iommu_domain_of(struct iommu_endpoint *endpoint)
+{
+	return access_domain(atomic_load_explicit(&endpoint->access, memory_order_relaxed));
+}
+
+/*
+ * What listeners are told (follow.c). Lock held.
+ *
+ * A new mapping of @domain: OK, or NOMEM or DEVERR with every listener as it was.
+ */
+int iommu_follow_map_locked(struct iommu *iommu, struct iommu_domain *domain, uint64_t first,
+			    uint64_t last, const struct iommu_mapping *mapping);
+/* A mapping of @domain is gone; @op (NULL: don't return before they are done) waits. */
+void iommu_follow_unmap_locked(struct iommu *iommu, struct iommu_domain *domain, uint64_t first,
+			       uint64_t last, const struct iommu_mapping *mapping,
+			       struct iommu_op *op);
+/*
+ * @endpoint's access is what it shall be: have its listener forget what it had
+ * and learn that. @op as above. OK, or NOMEM or DEVERR with the listener empty.
+ */
+int iommu_follow_access_locked(struct iommu *iommu, struct iommu_endpoint *endpoint,
+			       struct iommu_op *op);
+/* True when another endpoint with @endpoint's listener is attached, and not to @domain. */
+bool iommu_follower_elsewhere_locked(struct iommu *iommu, const struct iommu_endpoint *endpoint,
+				     const struct iommu_domain *domain);
+
 /* Prepare @op: nothing to wait for yet. */
-void iommu_op_init(struct iommu_op *op);
+void iommu_op_init(struct iommu *iommu, struct iommu_op *op);
 /*
  * What @op removes is out of the maps: raise the epoch, wait briefly for
  * sections. Returns OK when nothing can touch it any more, else IOMMU_PENDING.

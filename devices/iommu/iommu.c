@@ -89,7 +89,16 @@ void iommu_destroy(struct iommu *iommu)
 	if (!iommu)
 		return;
 	assert(list_empty(&iommu->ports));
+	/* So that the reset leaves the listeners empty. */
+	iommu->initial_bypass = false;
+	iommu_set_bypass(iommu, false);
 	iommu_system_reset(iommu);
+	while (iommu->followers) {
+		struct iommu_follower *next = iommu->followers->next;
+
+		free(iommu->followers);
+		iommu->followers = next;
+	}
 	for (unsigned i = 0; i < iommu->num_endpoints; i++) {
 		free((char *)iommu->endpoint[i]->name);
 		free(iommu->endpoint[i]);
@@ -195,6 +204,33 @@ free_endpoint:
 	free((char *)ep->name);
 	free(ep);
 	return ret;
+}
+
+int iommu_set_listener(struct iommu *iommu, uint32_t id, struct dma_listener *listener)
+{
+	int status = VIRTIO_IOMMU_S_NOMEM;
+
+	pthread_mutex_lock(&iommu->lock);
+	struct iommu_endpoint *ep = iommu_find_endpoint_locked(iommu, id);
+	struct iommu_follower *f = iommu->followers;
+
+	assert(ep && !iommu_domain_of(ep) && !ep->follower);
+	while (f && f->listener != listener)
+		f = f->next;
+	if (!f) {
+		f = calloc(1, sizeof(*f));
+		if (f) {
+			f->listener = listener;
+			f->next = iommu->followers;
+			iommu->followers = f;
+		}
+	}
+	if (f) {
+		ep->follower = f;
+		status = iommu_follow_access_locked(iommu, ep, NULL);
+	}
+	pthread_mutex_unlock(&iommu->lock);
+	return status == VIRTIO_IOMMU_S_OK ? 0 : status == VIRTIO_IOMMU_S_NOMEM ? -ENOMEM : -EIO;
 }
 
 struct waited_op {

@@ -9,6 +9,7 @@
 
 #include "vmm/base/err.h"
 #include "vmm/core/dma.h"
+#include "vmm/core/listener.h"
 #include "vmm/core/ram.h"
 
 struct iommu;
@@ -56,6 +57,14 @@ void iommu_destroy(struct iommu *iommu);
 int iommu_add_endpoint(struct iommu *iommu, uint32_t id, const char *name,
 		       const struct iommu_resv *resv, unsigned num_resv, struct dma_view **ret_view,
 		       struct err *err);
+
+/*
+ * Have @listener (borrowed until iommu_destroy) follow endpoint @id: whatever is
+ * mapped for the endpoint is mapped there. Endpoints whose accesses the host
+ * can't tell apart share one; they can be attached to one domain only. Control
+ * path, before the guest runs. 0 or the listener's -errno.
+ */
+int iommu_set_listener(struct iommu *iommu, uint32_t id, struct dma_listener *listener);
 
 /*
  * System reset: every endpoint detached, every domain gone, bypass at its

@@ -4,7 +4,7 @@
  * Theory of operation
  *
  * A request takes mappings out of a map (or an endpoint out of a domain), then
- * calls iommu_op_start_locked. Two kinds of users may be left:
+ * calls iommu_op_start_locked. Three kinds of users may be left:
  *
  *  - Sections that began before: they may have found the mapping and be copying
  *    through it, or be about to reference it. They are short and make no system
@@ -14,6 +14,9 @@
  *  - References: I/O in flight. They can take as long as a disk does, so nobody
  *    spins. We set IOMMU_COUNT_WAITED in the count; who drops the last one calls
  *    iommu_progress.
+ *
+ *  - Translators outside of moat: a listener that isn't done with a removal has
+ *    the operation's ticket; the last ticket that comes back calls iommu_progress.
  *
  * References are only taken inside sections, so a count can't rise again once
  * the older sections have ended: they are looked at in that order. Whatever an
@@ -31,11 +34,21 @@
 /* Looks at all ports: 4 us with 16 of them (measured), longer than a section that has a CPU. */
 #define SPINS 256
 
-void iommu_op_init(struct iommu_op *op)
+static void ticket_done(struct dma_ticket *ticket)
+{
+	struct iommu_op *op = container_of(ticket, struct iommu_op, ticket);
+	struct iommu *iommu = op->iommu;
+
+	/* Whoever looks next may give the answer, and @op is gone. */
+	if (atomic_fetch_sub(&op->outside, 1) == 1)
+		iommu_progress(iommu);
+}
+
+void iommu_op_init(struct iommu *iommu, struct iommu_op *op)
 {
 	void (*done)(struct iommu_op *) = op->done;
 
-	*op = (struct iommu_op){ .done = done };
+	*op = (struct iommu_op){ .done = done, .iommu = iommu, .ticket.done = ticket_done };
 	list_init(&op->node);
 }
 
@@ -206,7 +219,7 @@ static bool op_ready_locked(struct iommu *iommu, struct iommu_op *op)
 	ready &= !op->endpoint;
 	if (op->blocked && blocked_are_idle_locked(iommu))
 		op->blocked = false;
-	return ready && !op->blocked;
+	return ready && !op->blocked && !atomic_load(&op->outside);
 }
 
 int iommu_op_start_locked(struct iommu *iommu, struct iommu_op *op)

@@ -7,8 +7,6 @@
  */
 #include "devices/iommu/request.h"
 
-const struct virtio_iommu_tail request_answer_ok = { .status = VIRTIO_IOMMU_S_OK };
-
 static bool is_zero(const uint8_t *bytes, size_t len)
 {
 	uint8_t any = 0;

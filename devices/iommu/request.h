@@ -21,13 +21,10 @@ struct request_answer {
 /*
  * Do the request in the @len bytes at @bytes (a private copy), whose driver has
  * @room writable bytes and negotiated @features. True with *@ret_answer set; or
- * false when @op is pending, whose later answer is request_answer_ok. The caller
- * isn't inside a section of a dma_port.
+ * false when @op is pending, whose later answer is a tail with op->status. The
+ * caller isn't inside a section of a dma_port.
  */
 bool request_execute(struct iommu *iommu, uint64_t features, const void *bytes, size_t len,
 		     uint64_t room, struct iommu_op *op, struct request_answer *ret_answer);
-
-/* The answer to an operation that was pending. */
-extern const struct virtio_iommu_tail request_answer_ok;
 
 #endif

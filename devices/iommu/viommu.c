@@ -148,15 +148,16 @@ static void park(struct viommu *v, struct slot *slot)
 
 static void answer_slot(struct viommu *v, struct slot *slot)
 {
+	const struct virtio_iommu_tail tail = { .status = (uint8_t)slot->op.status };
 	const struct virtq_chain chain = {
 		.head = slot->head,
 		.in = slot->bufs,
-		.in_bytes = sizeof(request_answer_ok),
+		.in_bytes = sizeof(tail),
 		.buf = slot->buf,
 	};
-	uint32_t len = sizeof(request_answer_ok);
+	uint32_t len = sizeof(tail);
 
-	if (virtq_write(request_vq(v), &chain, 0, &request_answer_ok, len))
+	if (virtq_write(request_vq(v), &chain, 0, &tail, len))
 		len = 0;
 	virtq_push(request_vq(v), slot->head, len);
 }
