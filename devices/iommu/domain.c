@@ -9,6 +9,7 @@
  */
 #include "devices/iommu/internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 static struct iommu_domain **bucket(struct iommu *iommu, uint32_t id)
@@ -33,7 +34,7 @@ static struct iommu_domain *make_domain_locked(struct iommu *iommu, uint32_t id,
 		return NULL;
 	domain->id = id;
 	domain->bypass = bypass;
-	domain->map.pool = &iommu->nodes;
+	domain->map.nodes = &iommu->nodes;
 	domain->next = *bucket(iommu, id);
 	*bucket(iommu, id) = domain;
 	return domain;
@@ -179,15 +180,18 @@ static int map_locked(struct iommu *iommu, struct iommu_domain *domain, uint64_t
 		return VIRTIO_IOMMU_S_RANGE;
 	if (domain_reserves_locked(iommu, domain, first, last))
 		return VIRTIO_IOMMU_S_INVAL;
+	bool full = domain->map.count >= iommu->max_domain_mappings ||
+		    iommu->live_mappings >= iommu->max_total_mappings;
 	struct rangemap_entry next;
 
-	/* Before the limits, so that what is wrong with the request is told first. */
-	if (rangemap_next(&domain->map, first, &next) && next.first <= last)
+	/*
+	 * What is wrong with the request is told before that there is no room, and
+	 * listeners don't hear of it. Without either the insertion finds out.
+	 */
+	if ((full || iommu->followers) && rangemap_next(&domain->map, first, &next) &&
+	    next.first <= last)
 		return VIRTIO_IOMMU_S_INVAL;
-	if (domain->map.count >= iommu->max_domain_mappings ||
-	    iommu->live_mappings >= iommu->max_total_mappings)
-		return VIRTIO_IOMMU_S_NOMEM;
-	struct iommu_mapping *mapping = iommu_alloc_mapping_locked(iommu);
+	struct iommu_mapping *mapping = full ? NULL : iommu_alloc_mapping_locked(iommu);
 
 	if (!mapping)
 		return VIRTIO_IOMMU_S_NOMEM;
@@ -200,10 +204,12 @@ static int map_locked(struct iommu *iommu, struct iommu_domain *domain, uint64_t
 		return status;
 	}
 	/* No mapping is remembered as absent, so the epoch stays. */
-	if (rangemap_insert(&domain->map, first, last, mapping)) {
+	int ret = rangemap_insert(&domain->map, first, last, &mapping->item);
+
+	if (ret) {
 		iommu_follow_unmap_locked(iommu, domain, first, last, mapping, NULL);
 		iommu_free_mapping_locked(iommu, mapping);
-		return VIRTIO_IOMMU_S_NOMEM;
+		return ret == -EEXIST ? VIRTIO_IOMMU_S_INVAL : VIRTIO_IOMMU_S_NOMEM;
 	}
 	domain->maps++;
 	return VIRTIO_IOMMU_S_OK;
@@ -229,30 +235,45 @@ int iommu_map(struct iommu *iommu, uint32_t domain_id, uint64_t first, uint64_t 
 	return ret;
 }
 
+/* @entry was taken out of @domain's map: the rest of what it means. */
+static void remove_mapping_locked(struct iommu *iommu, struct iommu_domain *domain,
+				  const struct rangemap_entry *entry, struct iommu_op *op)
+{
+	struct iommu_mapping *mapping = entry_mapping(entry);
+
+	iommu_follow_unmap_locked(iommu, domain, entry->first, entry->last, mapping, op);
+	mapping->next = op->removed;
+	op->removed = mapping;
+	domain->unmaps++;
+}
+
 static int unmap_locked(struct iommu *iommu, struct iommu_domain *domain, uint64_t first,
 			uint64_t last, struct iommu_op *op)
 {
-	struct rangemap_entry entry;
+	struct rangemap_entry entry = { first, last, NULL };
 
-	/* Only a mapping that reaches over an end of the range could be split. */
-	if (rangemap_find(&domain->map, first, &entry) && entry.first < first)
-		return VIRTIO_IOMMU_S_RANGE;
-	if (rangemap_find(&domain->map, last, &entry) && entry.last > last)
-		return VIRTIO_IOMMU_S_RANGE;
-	while (rangemap_next(&domain->map, first, &entry) && entry.last <= last) {
-		struct iommu_mapping *mapping =
-			rangemap_remove(&domain->map, entry.first, entry.last);
-
-		iommu_follow_unmap_locked(iommu, domain, entry.first, entry.last, mapping, op);
-		mapping->next = op->removed;
-		op->removed = mapping;
-		domain->unmaps++;
-		if (entry.last == last)
-			break; /* which may be the end of the address space */
-		first = entry.last + 1;
+	/* Most often it is exactly what a MAP made. */
+	entry.item = rangemap_remove(&domain->map, first, last);
+	if (entry.item) {
+		remove_mapping_locked(iommu, domain, &entry, op);
+		return iommu_op_start_locked(iommu, op);
 	}
-	if (!op->removed)
+	if (!rangemap_next(&domain->map, first, &entry) || entry.first > last)
 		return VIRTIO_IOMMU_S_OK;
+	/* Only a mapping that reaches over an end of the range could be split. */
+	if (entry.first < first || entry.last > last)
+		return VIRTIO_IOMMU_S_RANGE;
+	struct rangemap_entry end = entry;
+
+	if (entry.last < last && rangemap_find(&domain->map, last, &end) && end.last > last)
+		return VIRTIO_IOMMU_S_RANGE;
+	do {
+		rangemap_remove(&domain->map, entry.first, entry.last);
+		remove_mapping_locked(iommu, domain, &entry, op);
+		/* Which may be the end of the address space. */
+		if (entry.last == last)
+			break;
+	} while (rangemap_next(&domain->map, entry.last + 1, &entry) && entry.last <= last);
 	return iommu_op_start_locked(iommu, op);
 }
 

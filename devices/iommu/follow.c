@@ -102,8 +102,9 @@ static int replay(struct iommu_follower *f, const struct iommu_domain *domain)
 	uint64_t at = 0;
 
 	while (rangemap_next(&domain->map, at, &entry)) {
-		int r = forwarded(entry.value) ? tell_map(f, entry.first, entry.last, entry.value)
-					       : 0;
+		int r = forwarded(entry_mapping(&entry))
+				? tell_map(f, entry.first, entry.last, entry_mapping(&entry))
+				: 0;
 
 		if (r < 0)
 			return r;

@@ -24,8 +24,9 @@
 typedef _Atomic uint32_t iommu_count;
 #define IOMMU_COUNT_WAITED 0x80000000u
 
-/* One mapping; its IOVAs are in the domain's map. 24 bytes, from a slab. */
+/* One mapping; where it ends is in the domain's map. 32 bytes, from a slab. */
 struct iommu_mapping {
+	struct rangemap_item item;
 	uint64_t phys;
 	iommu_count refs;
 	uint32_t flags;		    /* VIRTIO_IOMMU_MAP_F_* */
@@ -87,12 +88,6 @@ struct iommu_port {
 };
 
 #define IOMMU_DOMAIN_BUCKETS 64
-#define IOMMU_SLAB_MAPPINGS  1024
-
-struct iommu_slab {
-	struct iommu_slab *next;
-	struct iommu_mapping mapping[IOMMU_SLAB_MAPPINGS];
-};
 
 struct iommu {
 	struct ram *ram; /* borrows */
@@ -112,10 +107,8 @@ struct iommu {
 
 	/* Memory for mappings and nodes: grows to what the limits allow, is recycled. */
 	uint64_t live_mappings; /* and removed ones that are still referenced */
-	struct iommu_slab *slabs;
-	unsigned carved; /* mappings taken from the newest slab */
-	struct iommu_mapping *free_mappings;
-	struct rangemap_pool nodes;
+	uint64_t most_mappings; /* there ever were */
+	struct slab mappings, nodes;
 
 	pthread_mutex_t fault_lock;
 	unsigned fault_head, num_faults;
@@ -132,6 +125,12 @@ static inline struct iommu_domain *access_domain(uintptr_t access)
 
 /* Endpoint @id, or NULL. Lock held. */
 struct iommu_endpoint *iommu_find_endpoint_locked(struct iommu *iommu, uint32_t id);
+
+/* The mapping of an entry of a domain's map. */
+static inline struct iommu_mapping *entry_mapping(const struct rangemap_entry *entry)
+{
+	return container_of(entry->item, struct iommu_mapping, item);
+}
 
 /* Memory for a mapping, or NULL; and back. Lock held. */
 struct iommu_mapping *iommu_alloc_mapping_locked(struct iommu *iommu);

@@ -42,6 +42,13 @@ struct iommu_endpoint_stats {
 	uint64_t maps, unmaps, live_mappings; /* of the domain it is attached to */
 };
 
+/* What all mappings need; the memory is kept for the next ones. */
+struct iommu_memory {
+	uint64_t live_mappings; /* and removed ones that I/O in flight still uses */
+	uint64_t most_mappings; /* at any time so far */
+	uint64_t bytes;
+};
+
 /* *@ret_iommu is owned by the caller; @ram is borrowed. 0, -EINVAL, -ENOMEM with words in @err. */
 int iommu_create(struct iommu **ret_iommu, const struct iommu_config *config, struct ram *ram,
 		 struct err *err);
@@ -74,5 +81,8 @@ void iommu_system_reset(struct iommu *iommu);
 
 /* Fill @stats for endpoint number @index (0, 1, ...); false past the last. Any thread. */
 bool iommu_get_stats(struct iommu *iommu, unsigned index, struct iommu_endpoint_stats *stats);
+
+/* Fill @memory. Any thread. */
+void iommu_get_memory(struct iommu *iommu, struct iommu_memory *memory);
 
 #endif

@@ -149,10 +149,10 @@ struct removal {
 	struct iommu_op *op;
 };
 
-static void bury_mapping(void *value, void *opaque)
+static void bury_mapping(struct rangemap_item *item, void *opaque)
 {
 	struct removal *r = opaque;
-	struct iommu_mapping *mapping = value;
+	struct iommu_mapping *mapping = container_of(item, struct iommu_mapping, item);
 
 	if (count_is_zero(&mapping->refs)) {
 		iommu_free_mapping_locked(r->iommu, mapping);

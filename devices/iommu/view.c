@@ -20,7 +20,7 @@
 #define HANDLE_SET   ((uintptr_t)2)
 #define HANDLE_TAGS  ((uintptr_t)7)
 _Static_assert(_Alignof(struct iommu_mapping) == HANDLE_TAGS + 1, "room for the tags");
-_Static_assert(sizeof(struct iommu_mapping) == 24, "a guest can make millions of these");
+_Static_assert(sizeof(struct iommu_mapping) == 32, "a guest can make millions of these");
 _Static_assert(DMA_READ == VIRTIO_IOMMU_MAP_F_READ && DMA_WRITE == VIRTIO_IOMMU_MAP_F_WRITE,
 	       "permissions are directions");
 
@@ -80,7 +80,7 @@ static enum refused find_stretch(const struct iommu_endpoint *ep, uintptr_t acce
 	/* No mapping of the domain overlaps a reserved region of its endpoints. */
 	if (!rangemap_find(&domain->map, iova, &entry))
 		return clip_reserved(ep, iova, s) ? REFUSED_MAPPING : REFUSED_RESERVED;
-	s->mapping = entry.value;
+	s->mapping = entry_mapping(&entry);
 	s->first = entry.first;
 	s->last = entry.last;
 	s->phys = s->mapping->phys;

@@ -1,20 +1,26 @@
 /*
  * Theory of operation
  *
- * A B+tree whose nodes are 1 KiB: 42 entries in a leaf, 63 children in an inner
- * node, so a million entries are four or five levels. It is ordered by the END
+ * A B+tree whose nodes are 1 KiB: up to 50 entries in a leaf, 63 children in an
+ * inner node, so a million entries are four levels. It is ordered by the END
  * of the intervals, which makes one query serve all purposes: "the first entry
  * that ends at or after x" contains x if anything does, is the successor
  * otherwise, and tells an insertion whether it would overlap.
  *
  *	inner  key[0]      key[1]      (child 2 has no bound)
  *	  |    ends <= k0  k0 < ends <= k1   k1 < ends
- *	leaf   [first, last] value ...
+ *	leaf   key[i]: the end of entry i, ptr[i]: its item, more[i]: its size
  *
  * A key bounds its child; it need not be an end that still exists. So the leaf
  * that a walk reaches may hold only smaller ends, and the answer is then the
  * first entry of the next leaf: a walk remembers the nearest subtree to its
  * right.
+ *
+ * Speed. Among a million entries the upper levels are in a cache, while the leaf
+ * and the item are not: two dependent misses. To make it no more, a node is
+ * fetched as a whole the moment its address is known (its cache lines then
+ * travel together), and the search in it has no branch to mispredict. The size of
+ * an interval takes four bytes in the leaf; that of a huge one is in the item.
  *
  * Concurrency. The writer makes `seq` odd, changes nodes, makes it even. A
  * reader checks that seq has not moved before it follows any pointer, and once
@@ -36,37 +42,32 @@
 #include <assert.h>
 #include <errno.h>
 #include <sched.h>
-#include <stdlib.h>
 
-#define NODE_BYTES	   1024
-#define LEAF_CAP	   42
+#define CACHE_LINE	   64
+#define LEAF_CAP	   50
 #define INNER_CAP	   63
-#define MAX_LEVELS	   12 /* 21^12 entries don't fit in memory */
-#define CHUNK_NODES	   64
+#define MAX_LEVELS	   12 /* 24^12 entries don't fit in memory */
 #define SPINS_BEFORE_YIELD 128
+#define MORE_IN_ITEM	   UINT32_MAX /* the start is only in the item */
 
 struct rangemap_node {
 	_Atomic uint32_t level; /* 0: leaf */
 	_Atomic uint32_t count; /* entries or children */
 	union {
 		struct {
-			_Atomic uint64_t last[LEAF_CAP];
-			_Atomic uint64_t first[LEAF_CAP];
-			_Atomic(void *) value[LEAF_CAP];
+			_Atomic uint64_t key[LEAF_CAP];
+			_Atomic(void *) ptr[LEAF_CAP];
+			_Atomic uint32_t more[LEAF_CAP]; /* bytes after the first, MORE_IN_ITEM */
 		} leaf;
 		struct {
 			_Atomic uint64_t key[INNER_CAP]; /* of children 0 .. count - 2 */
 			_Atomic(struct rangemap_node *) child[INNER_CAP];
 		} inner;
+		char bytes[RANGEMAP_NODE_BYTES - 8];
 	};
 };
 
-_Static_assert(sizeof(struct rangemap_node) <= NODE_BYTES, "a node is at most 1 KiB");
-
-struct rangemap_chunk {
-	struct rangemap_chunk *next;
-	struct rangemap_node node[CHUNK_NODES];
-};
+_Static_assert(sizeof(struct rangemap_node) == RANGEMAP_NODE_BYTES, "a node is 1 KiB");
 
 /* Where the writer's walk went: node[0] is the leaf, index[l] the child taken at level l. */
 struct path {
@@ -94,103 +95,56 @@ static void write_end(struct rangemap *map)
 	STORE(&map->seq, OWN(&map->seq) + 1);
 }
 
-/*
- * The pool.
- */
-
-/* Make sure that @n nodes can be taken without failing. */
-static int pool_reserve(struct rangemap_pool *pool, unsigned n)
+static struct rangemap_node *child_of(const struct rangemap_node *node, unsigned i)
 {
-	unsigned uncarved = pool->chunks ? CHUNK_NODES - pool->carved : 0;
-
-	if (pool->num_free + uncarved >= n)
-		return 0;
-	struct rangemap_chunk *chunk = malloc(sizeof(*chunk));
-
-	if (!chunk)
-		return -ENOMEM;
-	/* The rest of the old chunk goes to the free list; zero is a valid node for a late reader.
-	 */
-	while (uncarved--) {
-		struct rangemap_node *node = &pool->chunks->node[pool->carved++];
-
-		STORE(&node->inner.child[0], pool->free);
-		pool->free = node;
-		pool->num_free++;
-	}
-	chunk->next = pool->chunks;
-	pool->chunks = chunk;
-	pool->carved = 0;
-	return 0;
+	return LOAD(&node->inner.child[i]);
 }
 
-static struct rangemap_node *node_take(struct rangemap_pool *pool, unsigned level)
+static struct rangemap_node *node_take(struct rangemap *map, unsigned level)
 {
-	struct rangemap_node *node = pool->free;
+	struct rangemap_node *node = slab_take(map->nodes);
 
-	if (node) {
-		pool->free = OWN(&node->inner.child[0]);
-		pool->num_free--;
-	} else {
-		assert(pool->chunks && pool->carved < CHUNK_NODES);
-		node = &pool->chunks->node[pool->carved++];
-	}
+	/* It was reserved; see rangemap_insert. */
+	assert(node);
 	STORE(&node->level, level);
 	STORE(&node->count, 0);
 	return node;
-}
-
-static void node_give(struct rangemap_pool *pool, struct rangemap_node *node)
-{
-	STORE(&node->inner.child[0], pool->free);
-	pool->free = node;
-	pool->num_free++;
-}
-
-void rangemap_pool_finish(struct rangemap_pool *pool)
-{
-	while (pool->chunks) {
-		struct rangemap_chunk *next = pool->chunks->next;
-
-		free(pool->chunks);
-		pool->chunks = next;
-	}
-	*pool = (struct rangemap_pool){ 0 };
 }
 
 /*
  * Searching.
  */
 
+/* Have all cache lines of @node on their way. */
+static void prefetch_node(const struct rangemap_node *node)
+{
+	for (unsigned i = 0; i < sizeof(*node); i += CACHE_LINE)
+		__builtin_prefetch((const char *)node + i);
+}
+
 /* The first of @count ascending numbers that is >= @at; @count when there is none. */
 static unsigned lower_bound(const _Atomic uint64_t *v, unsigned count, uint64_t at)
 {
 	unsigned base = 0;
 
-	while (count) {
+	while (count > 1) {
 		unsigned half = count / 2;
 
-		if (LOAD(&v[base + half]) < at) {
-			base += half + 1;
-			count -= half + 1;
-		} else {
-			count = half;
-		}
+		/* A mask, not a branch: it is as likely as not. */
+		base += half & -(unsigned)(LOAD(&v[base + half - 1]) < at);
+		count -= half;
 	}
-	return base;
+	return base + (count && LOAD(&v[base]) < at);
 }
 
-/* A count that a reader may index with, whatever the node is by now. */
-static unsigned safe_count(const struct rangemap_node *node, unsigned cap)
+/* How many keys of @node a reader may look at, whatever the node is by now. */
+static unsigned safe_keys(const struct rangemap_node *node, bool leaf)
 {
 	uint32_t count = LOAD(&node->count);
 
-	return count < cap ? count : cap;
-}
-
-static unsigned inner_search(const struct rangemap_node *node, unsigned count, uint64_t at)
-{
-	return count > 1 ? lower_bound(node->inner.key, count - 1, at) : 0;
+	if (leaf)
+		return MIN(count, LEAF_CAP);
+	return count ? MIN(count, INNER_CAP) - 1 : 0;
 }
 
 /* Did nothing change since @seq? After acquire loads of what was looked at. */
@@ -204,47 +158,51 @@ static int try_next(const struct rangemap *map, uint64_t at, uint64_t seq,
 		    struct rangemap_entry *ret_entry)
 {
 	const struct rangemap_node *node = LOAD(&map->root), *right = NULL;
-	unsigned i;
 
 	if (!still(map, seq))
 		return -1;
 	if (!node)
 		return 0;
+	prefetch_node(node);
 	while (LOAD(&node->level)) {
-		unsigned count = safe_count(node, INNER_CAP);
+		unsigned keys = safe_keys(node, false);
+		unsigned i = lower_bound(node->inner.key, keys, at);
+		const struct rangemap_node *child = child_of(node, i);
 
-		i = inner_search(node, count, at);
-		const struct rangemap_node *child = LOAD(&node->inner.child[i]);
-
-		if (i + 1 < count)
-			right = LOAD(&node->inner.child[i + 1]);
+		if (i < keys)
+			right = child_of(node, i + 1);
 		if (!still(map, seq))
 			return -1;
+		prefetch_node(child);
 		node = child;
 	}
-	i = lower_bound(node->leaf.last, safe_count(node, LEAF_CAP), at);
-	if (i == safe_count(node, LEAF_CAP)) {
+	unsigned keys = safe_keys(node, true);
+	unsigned i = lower_bound(node->leaf.key, keys, at);
+
+	if (i == keys) {
 		if (!still(map, seq))
 			return -1;
 		if (!right)
 			return 0;
 		for (node = right; LOAD(&node->level); node = right) {
-			right = LOAD(&node->inner.child[0]);
+			right = child_of(node, 0);
 			if (!still(map, seq))
 				return -1;
 		}
 		i = 0;
 	}
-	if (i >= LEAF_CAP)
-		return -1;
-	struct rangemap_entry entry = {
-		.first = LOAD(&node->leaf.first[i]),
-		.last = LOAD(&node->leaf.last[i]),
-		.value = LOAD(&node->leaf.value[i]),
-	};
+	struct rangemap_entry entry = { .last = LOAD(&node->leaf.key[i]),
+					.item = LOAD(&node->leaf.ptr[i]) };
+	uint32_t more = LOAD(&node->leaf.more[i]);
 
 	if (!still(map, seq))
 		return -1;
+	entry.first = entry.last - more;
+	if (more == MORE_IN_ITEM) {
+		entry.first = LOAD(&entry.item->first);
+		if (!still(map, seq))
+			return -1;
+	}
 	*ret_entry = entry;
 	return 1;
 }
@@ -289,16 +247,26 @@ static void walk(const struct rangemap *map, uint64_t last, struct path *path)
 	path->leftmost = path->rightmost = true;
 	for (unsigned level = path->levels - 1; level > 0; level--) {
 		unsigned count = OWN(&node->count);
-		unsigned i = inner_search(node, count, last);
+		unsigned i = lower_bound(node->inner.key, count - 1, last);
 
 		path->node[level] = node;
 		path->index[level] = i;
 		path->leftmost &= i == 0;
 		path->rightmost &= i == count - 1;
 		node = OWN(&node->inner.child[i]);
+		prefetch_node(node);
 	}
 	path->node[0] = node;
-	path->index[0] = lower_bound(node->leaf.last, OWN(&node->count), last);
+	path->index[0] = lower_bound(node->leaf.key, OWN(&node->count), last);
+}
+
+/* Where entry @i of @leaf starts. */
+static uint64_t leaf_first(const struct rangemap_node *leaf, unsigned i)
+{
+	const struct rangemap_item *item = OWN(&leaf->leaf.ptr[i]);
+	uint32_t more = OWN(&leaf->leaf.more[i]);
+
+	return more == MORE_IN_ITEM ? OWN(&item->first) : OWN(&leaf->leaf.key[i]) - more;
 }
 
 /*
@@ -307,9 +275,9 @@ static void walk(const struct rangemap *map, uint64_t last, struct path *path)
 
 static void leaf_copy(struct rangemap_node *to, unsigned at, struct rangemap_node *from, unsigned i)
 {
-	STORE(&to->leaf.last[at], OWN(&from->leaf.last[i]));
-	STORE(&to->leaf.first[at], OWN(&from->leaf.first[i]));
-	STORE(&to->leaf.value[at], OWN(&from->leaf.value[i]));
+	STORE(&to->leaf.key[at], OWN(&from->leaf.key[i]));
+	STORE(&to->leaf.ptr[at], OWN(&from->leaf.ptr[i]));
+	STORE(&to->leaf.more[at], OWN(&from->leaf.more[i]));
 }
 
 static void leaf_insert(struct rangemap_node *leaf, unsigned at, const struct rangemap_entry *entry)
@@ -318,9 +286,9 @@ static void leaf_insert(struct rangemap_node *leaf, unsigned at, const struct ra
 
 	for (unsigned i = count; i > at; i--)
 		leaf_copy(leaf, i, leaf, i - 1);
-	STORE(&leaf->leaf.last[at], entry->last);
-	STORE(&leaf->leaf.first[at], entry->first);
-	STORE(&leaf->leaf.value[at], entry->value);
+	STORE(&leaf->leaf.key[at], entry->last);
+	STORE(&leaf->leaf.ptr[at], (void *)entry->item);
+	STORE(&leaf->leaf.more[at], (uint32_t)MIN(entry->last - entry->first, MORE_IN_ITEM));
 	STORE(&leaf->count, count + 1);
 }
 
@@ -426,7 +394,7 @@ static uint64_t split_for(struct path *path, struct rangemap_node *right,
 		leaf_insert(right, at - keep, entry);
 	else
 		leaf_insert(leaf, at, entry);
-	return OWN(&leaf->leaf.last[OWN(&leaf->count) - 1]);
+	return OWN(&leaf->leaf.key[OWN(&leaf->count) - 1]);
 }
 
 /* Hang @right, the new neighbour of path->node[0], into the tree; split upwards. */
@@ -443,7 +411,7 @@ static void insert_upwards(struct rangemap *map, struct path *path, uint64_t key
 		}
 		/* The edges stay full, as in split_for; an inner node keeps at least one child. */
 		unsigned keep = INNER_CAP / 2;
-		struct rangemap_node *sibling = node_take(map->pool, level);
+		struct rangemap_node *sibling = node_take(map, level);
 
 		if (path->rightmost)
 			keep = INNER_CAP - 1;
@@ -459,7 +427,7 @@ static void insert_upwards(struct rangemap *map, struct path *path, uint64_t key
 		key = bound;
 		right = sibling;
 	}
-	struct rangemap_node *root = node_take(map->pool, path->levels);
+	struct rangemap_node *root = node_take(map, path->levels);
 
 	STORE(&root->inner.key[0], key);
 	STORE(&root->inner.child[0], path->node[path->levels - 1]);
@@ -468,36 +436,54 @@ static void insert_upwards(struct rangemap *map, struct path *path, uint64_t key
 	STORE(&map->root, root);
 }
 
-int rangemap_insert(struct rangemap *map, uint64_t first, uint64_t last, void *value)
+/* Would [@first, @last], whose place @path is, overlap an entry? */
+static bool overlaps(const struct rangemap *map, const struct path *path, uint64_t first,
+		     uint64_t last)
 {
-	struct rangemap_entry entry = { first, last, value }, next;
+	struct rangemap_node *leaf = path->node[0];
+	unsigned at = path->index[0], count = OWN(&leaf->count);
+	struct rangemap_entry next;
+
+	/* At the ends of a leaf a neighbour is in another one. */
+	if ((at == 0 && !path->leftmost) || (at == count && !path->rightmost))
+		return rangemap_next(map, first, &next) && next.first <= last;
+	if (at > 0 && OWN(&leaf->leaf.key[at - 1]) >= first)
+		return true;
+	return at < count && leaf_first(leaf, at) <= last;
+}
+
+int rangemap_insert(struct rangemap *map, uint64_t first, uint64_t last, struct rangemap_item *item)
+{
+	const struct rangemap_entry entry = { first, last, item };
 	struct rangemap_node *root = OWN(&map->root);
 	struct path path;
 
 	if (first > last)
 		return -EINVAL;
-	if (rangemap_next(map, first, &next) && next.first <= last)
-		return -EEXIST;
-	if (root)
+	if (root) {
 		walk(map, last, &path);
+		if (overlaps(map, &path, first, last))
+			return -EEXIST;
+	}
 	bool full = root && OWN(&path.node[0]->count) == LEAF_CAP;
 
 	/* A split may go up to the root and add a level above it. */
 	if (!root || full) {
 		unsigned need = root ? OWN(&root->level) + 2 : 1;
 
-		if (need > MAX_LEVELS || pool_reserve(map->pool, need))
+		if (need > MAX_LEVELS || slab_reserve(map->nodes, need))
 			return -ENOMEM;
 	}
+	STORE(&item->first, first);
 	write_begin(map);
 	if (!root) {
-		root = node_take(map->pool, 0);
+		root = node_take(map, 0);
 		leaf_insert(root, 0, &entry);
 		STORE(&map->root, root);
 	} else if (!full) {
 		leaf_insert(path.node[0], path.index[0], &entry);
 	} else {
-		struct rangemap_node *right = node_take(map->pool, 0);
+		struct rangemap_node *right = node_take(map, 0);
 		uint64_t key = split_for(&path, right, &entry);
 
 		insert_upwards(map, &path, key, right);
@@ -527,7 +513,7 @@ static bool merge_child(struct rangemap *map, struct rangemap_node *parent, unsi
 			continue;
 		node_merge(a, OWN(&parent->inner.key[left]), b);
 		inner_delete(parent, left + 1);
-		node_give(map->pool, b);
+		slab_give(map->nodes, b);
 		return true;
 	}
 	return false;
@@ -542,7 +528,7 @@ static void shrink(struct rangemap *map, struct path *path)
 
 		if (!OWN(&node->count)) {
 			inner_delete(parent, at);
-			node_give(map->pool, node);
+			slab_give(map->nodes, node);
 		} else if (!merge_child(map, parent, at)) {
 			break;
 		}
@@ -552,17 +538,17 @@ static void shrink(struct rangemap *map, struct path *path)
 
 		if (!OWN(&root->count)) {
 			STORE(&map->root, NULL);
-			node_give(map->pool, root);
+			slab_give(map->nodes, root);
 			return;
 		}
 		if (!OWN(&root->level) || OWN(&root->count) > 1)
 			return;
 		STORE(&map->root, OWN(&root->inner.child[0]));
-		node_give(map->pool, root);
+		slab_give(map->nodes, root);
 	}
 }
 
-void *rangemap_remove(struct rangemap *map, uint64_t first, uint64_t last)
+struct rangemap_item *rangemap_remove(struct rangemap *map, uint64_t first, uint64_t last)
 {
 	struct path path;
 
@@ -572,33 +558,35 @@ void *rangemap_remove(struct rangemap *map, uint64_t first, uint64_t last)
 	struct rangemap_node *leaf = path.node[0];
 	unsigned at = path.index[0];
 
-	if (at == OWN(&leaf->count) || OWN(&leaf->leaf.last[at]) != last ||
-	    OWN(&leaf->leaf.first[at]) != first)
+	if (at == OWN(&leaf->count) || OWN(&leaf->leaf.key[at]) != last)
 		return NULL;
-	void *value = OWN(&leaf->leaf.value[at]);
+	struct rangemap_item *item = OWN(&leaf->leaf.ptr[at]);
 
+	if (leaf_first(leaf, at) != first)
+		return NULL;
 	write_begin(map);
 	leaf_delete(leaf, at);
 	shrink(map, &path);
 	write_end(map);
 	map->count--;
-	return value;
+	return item;
 }
 
 static void clear_node(struct rangemap *map, struct rangemap_node *node,
-		       void (*fn)(void *value, void *opaque), void *opaque)
+		       void (*fn)(struct rangemap_item *item, void *opaque), void *opaque)
 {
 	for (unsigned i = 0; i < OWN(&node->count); i++) {
 		/* As deep as the tree has levels, MAX_LEVELS at most. */
 		if (OWN(&node->level))
 			clear_node(map, OWN(&node->inner.child[i]), fn, opaque);
 		else if (fn)
-			fn(OWN(&node->leaf.value[i]), opaque);
+			fn(OWN(&node->leaf.ptr[i]), opaque);
 	}
-	node_give(map->pool, node);
+	slab_give(map->nodes, node);
 }
 
-void rangemap_clear(struct rangemap *map, void (*fn)(void *value, void *opaque), void *opaque)
+void rangemap_clear(struct rangemap *map, void (*fn)(struct rangemap_item *item, void *opaque),
+		    void *opaque)
 {
 	struct rangemap_node *root = OWN(&map->root);
 

@@ -2,37 +2,34 @@
 #define VMM_BASE_RANGEMAP_H
 
 /*
- * Disjoint intervals of 64-bit numbers, both ends inclusive, each with a
- * pointer; ordered, and built for millions of entries (24 bytes each at full
- * nodes, under 70 in the worst case).
+ * Disjoint intervals of 64-bit numbers, both ends inclusive, each with an item of
+ * the caller's; ordered, and built for millions of entries (21 bytes each at full
+ * nodes, under 56 in the worst case, beside the item).
  *
  * One writer at a time; rangemap_next and rangemap_find may run on any number of
  * other threads meanwhile, without a lock. They find what was there before or
- * after a concurrent change, never a mixture. The caller keeps the value alive
- * while readers use it (see vmm/core/dma.h for how the IOMMU does).
+ * after a concurrent change, never a mixture. The caller keeps the item that was
+ * found alive while readers use it (see vmm/core/dma.h for how the IOMMU does),
+ * and the memory of one that was removed may be used for another item, but not
+ * for anything else: a reader that lost a race may look at its @first.
  */
 
 #include <stdatomic.h>
-#include "vmm/base/types.h"
+#include "vmm/base/slab.h"
+
+/* The start of what the caller keeps for an entry. */
+struct rangemap_item {
+	_Atomic uint64_t first; /* rangemap_insert sets it */
+};
 
 struct rangemap_node;
 
-/*
- * Memory for the nodes of all maps of one writer. Nodes go back to the pool,
- * and to the host only when the pool is finished: a reader that lost a race may
- * look at a node that was recycled, never at memory that is gone.
- */
-struct rangemap_pool {
-	struct rangemap_node *free;    /* linked through child 0 */
-	unsigned num_free;	       /* in the list */
-	struct rangemap_chunk *chunks; /* owns; the newest is carved from its front */
-	unsigned carved;	       /* nodes already taken from the newest chunk */
-};
+#define RANGEMAP_NODE_BYTES 1024
 
-/* Zero-initialised with @pool set is an empty map. */
+/* Zero-initialised with @nodes set is an empty map. */
 struct rangemap {
-	struct rangemap_pool *pool; /* borrows */
-	uint64_t count;		    /* entries; the writer's */
+	struct slab *nodes; /* borrows; of RANGEMAP_NODE_BYTES, for all maps of one writer */
+	uint64_t count;	    /* entries; the writer's */
 	/* Odd while the writer changes something; a reader's walk counts only if it stayed put. */
 	_Atomic uint64_t seq;
 	_Atomic(struct rangemap_node *) root; /* NULL: empty */
@@ -40,11 +37,8 @@ struct rangemap {
 
 struct rangemap_entry {
 	uint64_t first, last; /* inclusive */
-	void *value;
+	struct rangemap_item *item;
 };
-
-/* Free the pool's memory: no map of it is used any more. Accepts a zeroed pool. */
-void rangemap_pool_finish(struct rangemap_pool *pool);
 
 /*
  * The entry with the smallest @first among those that end at or after @at:
@@ -57,21 +51,24 @@ bool rangemap_next(const struct rangemap *map, uint64_t at, struct rangemap_entr
 bool rangemap_find(const struct rangemap *map, uint64_t at, struct rangemap_entry *ret_entry);
 
 /*
- * Add [@first, @last] with @value. Returns 0; -EINVAL when @first > @last;
- * -EEXIST when it overlaps an entry; -ENOMEM. On failure nothing changed. Writer.
+ * Add [@first, @last] with @item, which the map borrows. Returns 0; -EINVAL when
+ * @first > @last; -EEXIST when it overlaps an entry; -ENOMEM. On failure nothing
+ * changed. Writer.
  */
-int rangemap_insert(struct rangemap *map, uint64_t first, uint64_t last, void *value);
+int rangemap_insert(struct rangemap *map, uint64_t first, uint64_t last,
+		    struct rangemap_item *item);
 
 /*
- * Remove the entry that starts at @first and ends at @last. Returns its value, or
+ * Remove the entry that starts at @first and ends at @last. Returns its item, or
  * NULL when there is no such entry. Allocates nothing. Writer.
  */
-void *rangemap_remove(struct rangemap *map, uint64_t first, uint64_t last);
+struct rangemap_item *rangemap_remove(struct rangemap *map, uint64_t first, uint64_t last);
 
 /*
  * Remove everything, calling @fn (may be NULL) for each entry in order. Much
  * faster than removing one by one. There must be no concurrent reader.
  */
-void rangemap_clear(struct rangemap *map, void (*fn)(void *value, void *opaque), void *opaque);
+void rangemap_clear(struct rangemap *map, void (*fn)(struct rangemap_item *item, void *opaque),
+		    void *opaque);
 
 #endif

@@ -7,25 +7,28 @@
 #include "vmm/base/rangemap.h"
 
 struct fixture {
-	struct rangemap_pool pool;
+	struct slab nodes;
 	struct rangemap map;
 };
 
+/* The item that an entry of number x gets. */
+static struct rangemap_item items[1 << 20];
+
 static void fixture_init(struct fixture *f)
 {
-	*f = (struct fixture){ 0 };
-	f->map.pool = &f->pool;
+	*f = (struct fixture){ .nodes.size = RANGEMAP_NODE_BYTES };
+	f->map.nodes = &f->nodes;
 }
 
 static void fixture_finish(struct fixture *f)
 {
 	rangemap_clear(&f->map, NULL, NULL);
-	rangemap_pool_finish(&f->pool);
+	slab_finish(&f->nodes);
 }
 
-static void *value_of(uint64_t x)
+static struct rangemap_item *item_of(uint64_t x)
 {
-	return (void *)(uintptr_t)(x + 1);
+	return &items[x];
 }
 
 static uint64_t rnd(uint64_t *state)
@@ -54,12 +57,12 @@ Test(rangemap, whole_address_space_is_one_entry)
 	struct fixture f;
 
 	fixture_init(&f);
-	cr_assert_eq(rangemap_insert(&f.map, 0, UINT64_MAX, value_of(7)), 0);
+	cr_assert_eq(rangemap_insert(&f.map, 0, UINT64_MAX, item_of(7)), 0);
 	cr_assert(rangemap_find(&f.map, 0, &e));
 	cr_assert(rangemap_find(&f.map, UINT64_MAX, &e));
-	cr_assert(e.first == 0 && e.last == UINT64_MAX && e.value == value_of(7));
-	cr_assert_eq(rangemap_insert(&f.map, 5, 5, value_of(1)), -EEXIST);
-	cr_assert_eq(rangemap_remove(&f.map, 0, UINT64_MAX), value_of(7));
+	cr_assert(e.first == 0 && e.last == UINT64_MAX && e.item == item_of(7));
+	cr_assert_eq(rangemap_insert(&f.map, 5, 5, item_of(1)), -EEXIST);
+	cr_assert_eq(rangemap_remove(&f.map, 0, UINT64_MAX), item_of(7));
 	cr_assert_eq(f.map.count, 0);
 	fixture_finish(&f);
 }
@@ -70,16 +73,16 @@ Test(rangemap, neighbours_touch_but_never_overlap)
 	struct fixture f;
 
 	fixture_init(&f);
-	cr_assert_eq(rangemap_insert(&f.map, 10, 19, value_of(1)), 0);
-	cr_assert_eq(rangemap_insert(&f.map, 20, 29, value_of(2)), 0);
-	cr_assert_eq(rangemap_insert(&f.map, 0, 9, value_of(0)), 0);
-	cr_assert_eq(rangemap_insert(&f.map, 0, 40, value_of(3)), -EEXIST);
-	cr_assert_eq(rangemap_insert(&f.map, 29, 30, value_of(3)), -EEXIST);
-	cr_assert_eq(rangemap_insert(&f.map, 9, 9, value_of(3)), -EEXIST);
-	cr_assert_eq(rangemap_insert(&f.map, 31, 30, value_of(3)), -EINVAL);
+	cr_assert_eq(rangemap_insert(&f.map, 10, 19, item_of(1)), 0);
+	cr_assert_eq(rangemap_insert(&f.map, 20, 29, item_of(2)), 0);
+	cr_assert_eq(rangemap_insert(&f.map, 0, 9, item_of(0)), 0);
+	cr_assert_eq(rangemap_insert(&f.map, 0, 40, item_of(3)), -EEXIST);
+	cr_assert_eq(rangemap_insert(&f.map, 29, 30, item_of(3)), -EEXIST);
+	cr_assert_eq(rangemap_insert(&f.map, 9, 9, item_of(3)), -EEXIST);
+	cr_assert_eq(rangemap_insert(&f.map, 31, 30, item_of(3)), -EINVAL);
 	/* One byte past an entry belongs to the next. */
-	cr_assert(rangemap_find(&f.map, 19, &e) && e.value == value_of(1));
-	cr_assert(rangemap_find(&f.map, 20, &e) && e.value == value_of(2));
+	cr_assert(rangemap_find(&f.map, 19, &e) && e.item == item_of(1));
+	cr_assert(rangemap_find(&f.map, 20, &e) && e.item == item_of(2));
 	cr_assert_not(rangemap_find(&f.map, 30, &e));
 	fixture_finish(&f);
 }
@@ -89,7 +92,7 @@ Test(rangemap, remove_needs_the_exact_entry)
 	struct fixture f;
 
 	fixture_init(&f);
-	rangemap_insert(&f.map, 10, 19, value_of(1));
+	rangemap_insert(&f.map, 10, 19, item_of(1));
 	cr_assert_null(rangemap_remove(&f.map, 10, 18));
 	cr_assert_null(rangemap_remove(&f.map, 11, 19));
 	cr_assert_null(rangemap_remove(&f.map, 10, 20));
@@ -116,7 +119,7 @@ static void check_all(struct fixture *f, const int *first, const int *last)
 		cr_assert(rangemap_next(&f->map, at, &e));
 		cr_assert_eq(e.first, (uint64_t)i * SCALE);
 		cr_assert_eq(e.last, (uint64_t)last[i] * SCALE + (SCALE - 1));
-		cr_assert_eq(e.value, value_of((uint64_t)i));
+		cr_assert_eq(e.item, item_of((uint64_t)i));
 		at = e.last + 1;
 		n++;
 	}
@@ -152,7 +155,7 @@ static void model_run(uint64_t seed, unsigned steps, int max_len, unsigned remov
 			int l = last[s];
 
 			cr_assert_eq(rangemap_remove(&f.map, e.first, e.last),
-				     value_of((uint64_t)s));
+				     item_of((uint64_t)s));
 			for (int i = s; i <= l; i++)
 				first[i] = -1;
 		} else {
@@ -162,7 +165,7 @@ static void model_run(uint64_t seed, unsigned steps, int max_len, unsigned remov
 				free_cells &= first[i] < 0;
 			int ret = rangemap_insert(&f.map, (uint64_t)a * SCALE,
 						  (uint64_t)b * SCALE + (SCALE - 1),
-						  value_of((uint64_t)a));
+						  item_of((uint64_t)a));
 
 			cr_assert_eq(ret, free_cells ? 0 : -EEXIST);
 			for (int i = a; !ret && i <= b; i++)
@@ -196,30 +199,20 @@ Test(rangemap, ordered_fills_and_drains)
 		for (uint64_t i = 0; i < n; i++) {
 			uint64_t k = order & 1 ? n - 1 - i : i;
 
-			cr_assert_eq(rangemap_insert(&f.map, k * 8, k * 8 + 3, value_of(k)), 0);
+			cr_assert_eq(rangemap_insert(&f.map, k * 8, k * 8 + 3, item_of(k)), 0);
 		}
 		for (uint64_t i = 0; i < n; i += 7) {
-			cr_assert(rangemap_find(&f.map, i * 8 + 3, &e) && e.value == value_of(i));
+			cr_assert(rangemap_find(&f.map, i * 8 + 3, &e) && e.item == item_of(i));
 			cr_assert_not(rangemap_find(&f.map, i * 8 + 4, &e));
 		}
 		for (uint64_t i = 0; i < n; i++) {
 			uint64_t k = order & 2 ? n - 1 - i : i;
 
-			cr_assert_eq(rangemap_remove(&f.map, k * 8, k * 8 + 3), value_of(k));
+			cr_assert_eq(rangemap_remove(&f.map, k * 8, k * 8 + 3), item_of(k));
 		}
 		cr_assert_not(rangemap_next(&f.map, 0, &e));
 	}
 	fixture_finish(&f);
-}
-
-static uint64_t pool_bytes(struct rangemap_pool *pool)
-{
-	uint64_t chunks = 0;
-
-	/* A chunk begins with the pointer to the next. */
-	for (void **c = (void **)pool->chunks; c; c = (void **)*c)
-		chunks++;
-	return chunks * 64 * 1024;
 }
 
 Test(rangemap, a_million_entries_are_small)
@@ -231,14 +224,16 @@ Test(rangemap, a_million_entries_are_small)
 		fixture_init(&f);
 		for (uint64_t i = 0; i < n; i++) {
 			/* Ascending, descending, and scattered (an odd factor permutes 2^20). */
-			uint64_t k = order == 0 ? i : order == 1 ? n - i : i * 0x9e375 % (1 << 20);
+			uint64_t k = order == 0	  ? i
+				     : order == 1 ? n - 1 - i
+						  : i * 0x9e375 % (1 << 20);
 
-			cr_assert_eq(
-				rangemap_insert(&f.map, k << 12, (k << 12) + 4095, value_of(k)), 0);
+			cr_assert_eq(rangemap_insert(&f.map, k << 12, (k << 12) + 4095, item_of(k)),
+				     0);
 		}
-		uint64_t each = pool_bytes(&f.pool) / n;
+		uint64_t each = f.nodes.bytes / n;
 
-		cr_assert_leq(each, order < 2 ? 28 : 56, "order %u: %lu bytes an entry", order,
+		cr_assert_leq(each, order < 2 ? 24 : 36, "order %u: %lu bytes an entry", order,
 			      each);
 		fixture_finish(&f);
 	}
@@ -254,24 +249,24 @@ Test(rangemap, memory_is_reused_after_a_drain)
 		for (uint64_t i = 0; i < 5000; i++) {
 			uint64_t k = rnd(&seed) % 100000;
 
-			rangemap_insert(&f.map, k, k, value_of(k));
+			rangemap_insert(&f.map, k, k, item_of(k));
 		}
 		struct rangemap_entry e;
 
 		while (rangemap_next(&f.map, 0, &e))
 			rangemap_remove(&f.map, e.first, e.last);
 		if (round == 1)
-			bytes = pool_bytes(&f.pool);
-		cr_assert(round < 2 || pool_bytes(&f.pool) <= bytes + 64 * 1024);
+			bytes = f.nodes.bytes;
+		cr_assert(round < 2 || f.nodes.bytes <= bytes);
 	}
 	fixture_finish(&f);
 }
 
-static void count_entry(void *value, void *opaque)
+static void count_entry(struct rangemap_item *item, void *opaque)
 {
 	uint64_t *next = opaque;
 
-	cr_assert_eq(value, value_of(*next));
+	cr_assert_eq(item, item_of(*next));
 	(*next)++;
 }
 
@@ -282,7 +277,7 @@ Test(rangemap, clear_visits_everything_in_order)
 
 	fixture_init(&f);
 	for (uint64_t i = 0; i < 10000; i++)
-		rangemap_insert(&f.map, i * 2, i * 2, value_of(i));
+		rangemap_insert(&f.map, i * 2, i * 2, item_of(i));
 	rangemap_clear(&f.map, count_entry, &next);
 	cr_assert_eq(next, 10000);
 	cr_assert_eq(f.map.count, 0);
@@ -310,10 +305,10 @@ static void *reader(void *opaque)
 		uint64_t k = rnd(&seed) % KEYS * 2;
 		struct rangemap_entry e;
 
-		if (!rangemap_find(&race->f.map, k * 16 + 5, &e) || e.value != value_of(k) ||
+		if (!rangemap_find(&race->f.map, k * 16 + 5, &e) || e.item != item_of(k) ||
 		    e.first != k * 16 || e.last != k * 16 + 15)
 			atomic_fetch_add(&race->wrong, 1);
-		if (rangemap_find(&race->f.map, (k + 1) * 16, &e) && e.value != value_of(k + 1))
+		if (rangemap_find(&race->f.map, (k + 1) * 16, &e) && e.item != item_of(k + 1))
 			atomic_fetch_add(&race->wrong, 1);
 		atomic_fetch_add(&race->looked, 1);
 	}
@@ -328,13 +323,13 @@ Test(rangemap, readers_never_see_a_change_in_the_middle)
 
 	fixture_init(&race.f);
 	for (uint64_t k = 0; k < KEYS * 2; k += 2)
-		rangemap_insert(&race.f.map, k * 16, k * 16 + 15, value_of(k));
+		rangemap_insert(&race.f.map, k * 16, k * 16 + 15, item_of(k));
 	for (int i = 0; i < 2; i++)
 		pthread_create(&thread[i], NULL, reader, &race);
 	for (unsigned i = 0; i < 300000 || atomic_load(&race.looked) < 1000; i++) {
 		uint64_t k = rnd(&seed) % KEYS * 2 + 1;
 
-		if (rangemap_insert(&race.f.map, k * 16, k * 16 + 15, value_of(k)))
+		if (rangemap_insert(&race.f.map, k * 16, k * 16 + 15, item_of(k)))
 			rangemap_remove(&race.f.map, k * 16, k * 16 + 15);
 	}
 	atomic_store(&race.stop, true);
