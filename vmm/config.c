@@ -154,8 +154,9 @@ static const struct option options[] = {
 	{ "--memory", TAKES_VALUE, "SIZE", parse_memory },
 	{ "--disk", TAKES_VALUE, "path=FILE", config_parse_disk, .repeats = true },
 	{ "--net", TAKES_VALUE, "tap=IFNAME or user", config_parse_net, .repeats = true },
-	{ "--viommu", TAKES_OPTIONAL, "bus=pci|mmio, bypass=on|off, address-width=BITS",
-	  config_parse_viommu },
+	{ "--viommu", TAKES_OPTIONAL,
+	  "name=NAME, bus=pci|mmio, bypass=on|off, address-width=BITS, granule=SIZE",
+	  config_parse_viommu, .repeats = true },
 	{ "--rng", TAKES_NOTHING, NULL, parse_rng },
 	{ "--console", TAKES_VALUE, "stdio, none or file=PATH", parse_console },
 	{ "--on-reset", TAKES_VALUE, "exit or reboot", parse_on_reset },
@@ -265,7 +266,6 @@ int config_parse(struct config *config, int argc, char *const argv[], struct err
 		.cmdline = "",
 		.cpus = 1,
 		.memory = MIB(512),
-		.viommu = { .address_width = 48 },
 		.console = CONFIG_CONSOLE_STDIO,
 	};
 	struct config_parser p = { .config = &parsed, .err = err };

@@ -9,10 +9,11 @@
 #include "vmm/base/err.h"
 #include "vmm/base/types.h"
 
-#define CONFIG_MAX_DISKS 24
-#define CONFIG_MAX_NETS	 8
-#define CONFIG_MAX_CPUS	 240
-#define CONFIG_ID_MAX	 20 /* characters of an id=, also the disk's serial number */
+#define CONFIG_MAX_DISKS   24
+#define CONFIG_MAX_NETS	   8
+#define CONFIG_MAX_VIOMMUS 4
+#define CONFIG_MAX_CPUS	   240
+#define CONFIG_ID_MAX	   20 /* characters of an id= or name=, also the disk's serial number */
 
 /* Limits of sizes and numbers; what the host and the guest really take may be less. */
 #define CONFIG_MIN_MEMORY	 MIB(16)
@@ -20,6 +21,10 @@
 #define CONFIG_MEMORY_STEP	 MIB(2)
 #define CONFIG_MIN_ADDRESS_WIDTH 32
 #define CONFIG_MAX_ADDRESS_WIDTH 64
+#define CONFIG_MIN_GRANULE	 KIB(4)
+#define CONFIG_MAX_GRANULE	 GIB(1)
+
+#define CONFIG_NO_IOMMU UINT32_MAX
 
 enum config_bus { CONFIG_BUS_PCI, CONFIG_BUS_MMIO };
 
@@ -28,7 +33,7 @@ struct config_disk {
 	const char *path;	    /* borrows from argv or config_finish frees */
 	bool readonly;
 	enum config_bus bus;
-	bool iommu; /* resolved: default on with --viommu, off without */
+	unsigned iommu; /* index into viommu[] or CONFIG_NO_IOMMU; resolved */
 };
 
 struct config_net {
@@ -37,14 +42,15 @@ struct config_net {
 	const char *tap; /* NULL with user */
 	uint8_t mac[6];	 /* default: 52:54:00 and a stable hash of the id */
 	enum config_bus bus;
-	bool iommu;
+	unsigned iommu; /* as a disk's */
 };
 
 struct config_viommu {
-	bool present;
+	char name[CONFIG_ID_MAX + 1]; /* default "viommu", for at most one */
 	enum config_bus bus;
 	bool bypass;
 	unsigned address_width; /* bits; default 48 */
+	uint64_t granule;	/* bytes, a power of two; default 4 KiB */
 };
 
 enum config_console { CONFIG_CONSOLE_STDIO, CONFIG_CONSOLE_NONE, CONFIG_CONSOLE_FILE };
@@ -53,11 +59,12 @@ struct config {
 	const char *kernel, *initrd, *cmdline; /* cmdline: what --cmdline added, "" by default */
 	unsigned cpus;			       /* default 1 */
 	uint64_t memory;		       /* bytes, default 512 MiB, a multiple of 2 MiB */
-	unsigned num_disks, num_nets;
+	unsigned num_disks, num_nets, num_viommus;
 	struct config_disk disk[CONFIG_MAX_DISKS];
 	struct config_net net[CONFIG_MAX_NETS];
-	struct config_viommu viommu;
-	bool rng, rng_iommu;
+	struct config_viommu viommu[CONFIG_MAX_VIOMMUS];
+	bool rng;
+	unsigned rng_iommu;	     /* as a disk's */
 	enum config_console console; /* default stdio */
 	const char *console_file;
 	bool reboot; /* --on-reset reboot */

@@ -30,19 +30,20 @@ static int disk_bus(struct config_parser *p, unsigned i, const char *value)
 
 static int disk_iommu(struct config_parser *p, unsigned i, const char *value)
 {
-	return config_set_iommu(p, "--disk", value, &p->iommu_disk[i]);
+	p->iommu_disk[i] = value;
+	return 0;
 }
 
 static int disk_id(struct config_parser *p, unsigned i, const char *value)
 {
-	return config_set_id(p, "--disk", value, p->config->disk[i].id);
+	return config_set_name(p, "--disk", "id=", value, p->config->disk[i].id);
 }
 
 int config_parse_disk(struct config_parser *p, const char *value)
 {
 	static const struct config_key keys[] = {
 		{ "path", "FILE", disk_path },	 { "readonly", "on|off", disk_readonly },
-		{ "bus", "pci|mmio", disk_bus }, { "iommu", "on|off", disk_iommu },
+		{ "bus", "pci|mmio", disk_bus }, { "iommu", "on|off|NAME", disk_iommu },
 		{ "id", "NAME", disk_id },	 { 0 },
 	};
 	struct config *config = p->config;
@@ -51,8 +52,6 @@ int config_parse_disk(struct config_parser *p, const char *value)
 	if (i == CONFIG_MAX_DISKS)
 		return err_set(p->err, EINVAL, "--disk: a machine has at most %d disks",
 			       CONFIG_MAX_DISKS);
-
-	p->iommu_disk[i] = CONFIG_IOMMU_UNSAID;
 
 	int r = config_parse_list(p, "--disk", keys, i, value);
 
@@ -101,12 +100,13 @@ static int net_bus(struct config_parser *p, unsigned i, const char *value)
 
 static int net_iommu(struct config_parser *p, unsigned i, const char *value)
 {
-	return config_set_iommu(p, "--net", value, &p->iommu_net[i]);
+	p->iommu_net[i] = value;
+	return 0;
 }
 
 static int net_id(struct config_parser *p, unsigned i, const char *value)
 {
-	return config_set_id(p, "--net", value, p->config->net[i].id);
+	return config_set_name(p, "--net", "id=", value, p->config->net[i].id);
 }
 
 int config_parse_net(struct config_parser *p, const char *value)
@@ -116,7 +116,7 @@ int config_parse_net(struct config_parser *p, const char *value)
 		{ "user", NULL, net_user, .bare = true },
 		{ "mac", "ADDR", net_mac },
 		{ "bus", "pci|mmio", net_bus },
-		{ "iommu", "on|off", net_iommu },
+		{ "iommu", "on|off|NAME", net_iommu },
 		{ "id", "NAME", net_id },
 		{ 0 },
 	};
@@ -126,8 +126,6 @@ int config_parse_net(struct config_parser *p, const char *value)
 	if (i == CONFIG_MAX_NETS)
 		return err_set(p->err, EINVAL, "--net: a machine has at most %d network cards",
 			       CONFIG_MAX_NETS);
-
-	p->iommu_net[i] = CONFIG_IOMMU_UNSAID;
 
 	int r = config_parse_list(p, "--net", keys, i, value);
 
@@ -142,14 +140,23 @@ int config_parse_net(struct config_parser *p, const char *value)
 
 /* --viommu */
 
+static int viommu_name(struct config_parser *p, unsigned i, const char *value)
+{
+	if (!strcmp(value, "on") || !strcmp(value, "off"))
+		return err_set(p->err, EINVAL,
+			       "--viommu: name=%s would mean something else in a device's iommu=%s",
+			       value, value);
+	return config_set_name(p, "--viommu", "name=", value, p->config->viommu[i].name);
+}
+
 static int viommu_bus(struct config_parser *p, unsigned i, const char *value)
 {
-	return config_set_bus(p, "--viommu", value, &p->config->viommu.bus);
+	return config_set_bus(p, "--viommu", value, &p->config->viommu[i].bus);
 }
 
 static int viommu_bypass(struct config_parser *p, unsigned i, const char *value)
 {
-	return config_set_bool(p, "--viommu", "bypass=", value, &p->config->viommu.bypass);
+	return config_set_bool(p, "--viommu", "bypass=", value, &p->config->viommu[i].bypass);
 }
 
 static int viommu_width(struct config_parser *p, unsigned i, const char *value)
@@ -159,21 +166,50 @@ static int viommu_width(struct config_parser *p, unsigned i, const char *value)
 			      CONFIG_MAX_ADDRESS_WIDTH, &bits, p->err);
 
 	if (r == 0)
-		p->config->viommu.address_width = (unsigned)bits;
+		p->config->viommu[i].address_width = (unsigned)bits;
 	return r;
+}
+
+static int viommu_granule(struct config_parser *p, unsigned i, const char *value)
+{
+	struct config_quote quote;
+	uint64_t bytes;
+	int r = config_size("--viommu: granule=", value, &bytes, p->err);
+
+	if (r < 0)
+		return r;
+	if (bytes < CONFIG_MIN_GRANULE || bytes > CONFIG_MAX_GRANULE || bytes & (bytes - 1))
+		return err_set(
+			p->err, EINVAL,
+			"--viommu: granule= takes a power of two from %lluK to %lluG, not %s",
+			(unsigned long long)(CONFIG_MIN_GRANULE >> 10),
+			(unsigned long long)(CONFIG_MAX_GRANULE >> 30),
+			config_quote(&quote, value));
+	p->config->viommu[i].granule = bytes;
+	return 0;
 }
 
 int config_parse_viommu(struct config_parser *p, const char *value)
 {
 	static const struct config_key keys[] = {
-		{ "bus", "pci|mmio", viommu_bus },
-		{ "bypass", "on|off", viommu_bypass },
-		{ "address-width", "BITS", viommu_width },
-		{ 0 },
+		{ "name", "NAME", viommu_name },       { "bus", "pci|mmio", viommu_bus },
+		{ "bypass", "on|off", viommu_bypass }, { "address-width", "BITS", viommu_width },
+		{ "granule", "SIZE", viommu_granule }, { 0 },
 	};
+	struct config *config = p->config;
+	unsigned i = config->num_viommus;
 
-	p->config->viommu.present = true;
-	return value ? config_parse_list(p, "--viommu", keys, 0, value) : 0;
+	if (i == CONFIG_MAX_VIOMMUS)
+		return err_set(p->err, EINVAL, "--viommu: a machine has at most %d IOMMUs",
+			       CONFIG_MAX_VIOMMUS);
+	config->viommu[i].address_width = 48;
+	config->viommu[i].granule = CONFIG_MIN_GRANULE;
+
+	int r = value ? config_parse_list(p, "--viommu", keys, i, value) : 0;
+
+	if (r == 0)
+		config->num_viommus++;
+	return r;
 }
 
 /* When all options are known. */
@@ -197,28 +233,74 @@ static void default_mac(const char *id, uint8_t mac[6])
 	mac[5] = (uint8_t)hash;
 }
 
-static int resolve_iommu(struct config_parser *p, const char *option, const char *id,
-			 unsigned choice, bool *ret_iommu)
+/* Name the IOMMUs. *@ret_default is the one of devices that name none. */
+static int resolve_viommus(struct config_parser *p, unsigned *ret_default)
 {
-	bool present = p->config->viommu.present;
+	struct config *config = p->config;
+	unsigned unnamed = CONFIG_NO_IOMMU;
 
-	if (choice == CONFIG_IOMMU_ON && !present)
-		return err_set(p->err, EINVAL, "%s: iommu=on (of %s) needs --viommu", option, id);
-	*ret_iommu = choice == CONFIG_IOMMU_UNSAID ? present : choice == CONFIG_IOMMU_ON;
+	for (unsigned i = 0; i < config->num_viommus; i++) {
+		struct config_viommu *viommu = &config->viommu[i];
+
+		if (viommu->name[0])
+			continue;
+		if (unnamed != CONFIG_NO_IOMMU)
+			return err_set(p->err, EINVAL,
+				       "--viommu is given twice without a name; tell them apart "
+				       "with name=NAME");
+		unnamed = i;
+		snprintf(viommu->name, sizeof(viommu->name), "viommu");
+	}
+	*ret_default = unnamed != CONFIG_NO_IOMMU ? unnamed
+		       : config->num_viommus	  ? 0
+						  : CONFIG_NO_IOMMU;
 	return 0;
+}
+
+/* Which IOMMU @choice means, what device @id said after iommu= (NULL: nothing). */
+static int resolve_iommu(struct config_parser *p, const char *option, const char *id,
+			 const char *choice, unsigned default_iommu, unsigned *ret_iommu)
+{
+	const struct config *config = p->config;
+	const char *names[CONFIG_MAX_VIOMMUS + 1] = { NULL };
+	struct config_quote quote;
+	bool on = choice && !strcmp(choice, "on");
+
+	if (on && default_iommu == CONFIG_NO_IOMMU)
+		return err_set(p->err, EINVAL, "%s: iommu=on (of %s) needs --viommu", option, id);
+	if (!choice || on || !strcmp(choice, "off")) {
+		*ret_iommu = choice && !on ? CONFIG_NO_IOMMU : default_iommu;
+		return 0;
+	}
+	for (unsigned i = 0; i < config->num_viommus; i++) {
+		names[i] = config->viommu[i].name;
+		if (!strcmp(choice, names[i])) {
+			*ret_iommu = i;
+			return 0;
+		}
+	}
+
+	const char *nearest = config_nearest(choice, names);
+
+	return err_set(p->err, EINVAL,
+		       "%s: iommu= of %s takes on, off or the name of a --viommu, not %s%s%s%s",
+		       option, id, config_quote(&quote, choice), nearest ? "; did you mean " : "",
+		       nearest ? nearest : "", nearest ? "?" : "");
 }
 
 static int resolve(struct config_parser *p)
 {
 	struct config *config = p->config;
-	int r = 0;
+	unsigned default_iommu = CONFIG_NO_IOMMU;
+	int r = resolve_viommus(p, &default_iommu);
 
 	for (unsigned i = 0; i < config->num_disks && r == 0; i++) {
 		struct config_disk *disk = &config->disk[i];
 
 		if (!disk->id[0])
 			snprintf(disk->id, sizeof(disk->id), "disk%u", i);
-		r = resolve_iommu(p, "--disk", disk->id, p->iommu_disk[i], &disk->iommu);
+		r = resolve_iommu(p, "--disk", disk->id, p->iommu_disk[i], default_iommu,
+				  &disk->iommu);
 	}
 	for (unsigned i = 0; i < config->num_nets && r == 0; i++) {
 		struct config_net *net = &config->net[i];
@@ -227,34 +309,45 @@ static int resolve(struct config_parser *p)
 			snprintf(net->id, sizeof(net->id), "net%u", i);
 		if (!p->mac_said[i])
 			default_mac(net->id, net->mac);
-		r = resolve_iommu(p, "--net", net->id, p->iommu_net[i], &net->iommu);
+		r = resolve_iommu(p, "--net", net->id, p->iommu_net[i], default_iommu, &net->iommu);
 	}
-	config->rng_iommu = config->rng && config->viommu.present;
+	if (r == 0)
+		config->rng_iommu = config->rng ? default_iommu : CONFIG_NO_IOMMU;
 	return r;
 }
 
-/* The id and option of device @i, disks first. */
-static const char *device_id(const struct config *config, unsigned i, const char **ret_option)
+/* The name and option of object @i: IOMMUs, then disks, then networks. NULL past the last. */
+static const char *object_name(const struct config *config, unsigned i, const char **ret_option)
 {
-	*ret_option = i < config->num_disks ? "--disk" : "--net";
-	return i < config->num_disks ? config->disk[i].id : config->net[i - config->num_disks].id;
+	if (i < config->num_viommus) {
+		*ret_option = "--viommu";
+		return config->viommu[i].name;
+	}
+	i -= config->num_viommus;
+	if (i < config->num_disks) {
+		*ret_option = "--disk";
+		return config->disk[i].id;
+	}
+	i -= config->num_disks;
+	*ret_option = "--net";
+	return i < config->num_nets ? config->net[i].id : NULL;
 }
 
-static int check_ids(struct config_parser *p)
+/* One name space: names stand alone in messages. */
+static int check_names(struct config_parser *p)
 {
 	const struct config *config = p->config;
-	unsigned count = config->num_disks + config->num_nets;
-	const char *option, *other;
+	const char *option, *other, *name;
 
-	for (unsigned i = 0; i < count; i++) {
-		const char *id = device_id(config, i, &option);
+	for (unsigned i = 0; (name = object_name(config, i, &option)); i++) {
+		const char *key = i < config->num_viommus ? "name" : "id";
 
 		for (unsigned j = 0; j < i; j++)
-			if (!strcmp(id, device_id(config, j, &other)))
+			if (!strcmp(name, object_name(config, j, &other)))
 				return err_set(p->err, EINVAL,
-					       "%s: the id %s is already taken by a %s; give each "
-					       "its own with id=NAME",
-					       option, id, other);
+					       "%s: the %s %s is already taken by a %s; give each "
+					       "its own with %s=NAME",
+					       option, key, name, other, key);
 	}
 	return 0;
 }
@@ -278,7 +371,7 @@ int config_resolve_devices(struct config_parser *p)
 	int r = resolve(p);
 
 	if (r == 0)
-		r = check_ids(p);
+		r = check_names(p);
 	if (r == 0)
 		r = check_macs(p);
 	return r;

@@ -9,14 +9,12 @@
 
 #include "vmm/config.h"
 
-/* iommu= as it was typed; who is behind the IOMMU is known at the end only. */
-enum config_iommu { CONFIG_IOMMU_OFF, CONFIG_IOMMU_ON, CONFIG_IOMMU_UNSAID };
-
 /* A command line being parsed. */
 struct config_parser {
 	struct config *config;
 	struct err *err;
-	unsigned iommu_disk[CONFIG_MAX_DISKS], iommu_net[CONFIG_MAX_NETS]; /* enum config_iommu */
+	/* iommu= as it was typed, NULL where it wasn't: all IOMMUs are known at the end only. */
+	const char *iommu_disk[CONFIG_MAX_DISKS], *iommu_net[CONFIG_MAX_NETS];
 	bool mac_said[CONFIG_MAX_NETS];
 };
 
@@ -36,14 +34,16 @@ struct config_key {
 int config_parse_list(struct config_parser *p, const char *option, const struct config_key *keys,
 		      unsigned index, const char *text);
 
-/* Values that several kinds of devices have: bus=, iommu=, id=, a switch called @what. */
+/*
+ * Values that several kinds of devices have: bus=; a switch and a name, whose key
+ * is @what, as "readonly=". @name has CONFIG_ID_MAX + 1 bytes.
+ */
 int config_set_bus(struct config_parser *p, const char *option, const char *value,
 		   enum config_bus *bus);
 int config_set_bool(struct config_parser *p, const char *option, const char *what,
 		    const char *value, bool *flag);
-int config_set_iommu(struct config_parser *p, const char *option, const char *value,
-		     unsigned *ret_choice); /* an enum config_iommu */
-int config_set_id(struct config_parser *p, const char *option, const char *value, char *id);
+int config_set_name(struct config_parser *p, const char *option, const char *what,
+		    const char *value, char *name);
 
 /* The devices' options, with their values; --viommu's may be NULL. */
 int config_parse_disk(struct config_parser *p, const char *value);
@@ -51,7 +51,7 @@ int config_parse_net(struct config_parser *p, const char *value);
 int config_parse_viommu(struct config_parser *p, const char *value);
 
 /*
- * After the last option: fill in names, addresses and who is behind the IOMMU,
+ * After the last option: fill in names, addresses and who is behind which IOMMU,
  * and refuse what contradicts itself.
  */
 int config_resolve_devices(struct config_parser *p);

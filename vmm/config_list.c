@@ -119,13 +119,8 @@ int config_set_bool(struct config_parser *p, const char *option, const char *wha
 	return r;
 }
 
-int config_set_iommu(struct config_parser *p, const char *option, const char *value,
-		     unsigned *ret_choice)
-{
-	return config_choice(option, "iommu=", value, on_off, ret_choice, p->err);
-}
-
-int config_set_id(struct config_parser *p, const char *option, const char *value, char *id)
+int config_set_name(struct config_parser *p, const char *option, const char *what,
+		    const char *value, char *name)
 {
 	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 				      "0123456789._-";
@@ -134,9 +129,9 @@ int config_set_id(struct config_parser *p, const char *option, const char *value
 
 	if (len > CONFIG_ID_MAX || strspn(value, allowed) != len)
 		return err_set(p->err, EINVAL,
-			       "%s: id= takes up to %d letters, digits, '.', '_' or '-', not %s",
-			       option, CONFIG_ID_MAX, config_quote(&quote, value));
-	memcpy(id, value, len + 1);
+			       "%s: %s takes up to %d letters, digits, '.', '_' or '-', not %s",
+			       option, what, CONFIG_ID_MAX, config_quote(&quote, value));
+	memcpy(name, value, len + 1);
 	return 0;
 }
 

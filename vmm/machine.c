@@ -296,8 +296,8 @@ static int machine_reset(struct machine *m, struct err *err)
 	stop_vcpus(m);
 	clear_event(m);
 	quiet_devices(m);
-	if (m->iommu)
-		iommu_system_reset(m->iommu);
+	for (unsigned i = 0; i < m->config->num_viommus; i++)
+		iommu_system_reset(m->iommu[i].iommu);
 	for (unsigned i = 0; i < m->num_devices; i++) {
 		if (m->device[i].pci)
 			virtio_pci_reset(m->device[i].pci);

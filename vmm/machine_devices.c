@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+_Static_assert(CONFIG_MAX_VIOMMUS <= PLATFORM_MAX_IOMMUS, "the tables have room for all");
+
 /*
  * The devices of the machine: where each goes, what it is made of, and what the
  * tables say of it. Adding a kind is a line in machine_place_devices and a case
@@ -10,83 +12,152 @@
  */
 
 /*
- * PCI slot 0 is the host bridge. A virtio-iommu on PCI takes slot 1,
- * the devices behind it the slots from 2 up, the others (iommu=off) the slots
- * from 31 down; everything between the first translated and the first untranslated
- * slot is the IOMMU's block, spares included, because VIOT can't grow later.
+ * The PCI slots, of which 0 is the host bridge:
+ *
+ *	1 ..   the virtio-iommus on PCI
+ *	       a block for each IOMMU: the devices behind it, then its spares
+ *	.. 31  the devices that no IOMMU translates
+ *
+ * The tables describe a whole block as endpoints of its IOMMU, spares included,
+ * because VIOT can't grow later. What is left over is shared among the blocks.
  */
 
-static struct machine_device *add_device(struct machine *m, enum device_kind kind, unsigned index,
-					 const char *name, enum config_bus bus, bool translated)
+static bool is_translated(const struct machine_device *d)
 {
-	struct machine_device *d = &m->device[m->num_devices++];
+	return d->iommu != CONFIG_NO_IOMMU;
+}
 
-	*d = (struct machine_device){
-		.kind = kind, .index = index, .name = name, .bus = bus, .translated = translated
+static void add_device(struct machine *m, enum device_kind kind, unsigned index, const char *name,
+		       enum config_bus bus, unsigned iommu)
+{
+	m->device[m->num_devices++] = (struct machine_device){
+		.kind = kind, .index = index, .name = name, .bus = bus, .iommu = iommu
 	};
-	return d;
 }
 
-static int place_device(struct machine *m, struct machine_device *d, struct err *err)
-{
-	if (d->bus == CONFIG_BUS_MMIO) {
-		if (m->num_mmio == m->map.num_mmio_gsis)
-			return err_set(err, ENOSPC,
-				       "%s: too many devices with bus=mmio: this machine has %u "
-				       "interrupts for them; put some on bus=pci",
-				       d->name, m->map.num_mmio_gsis);
-		d->place = m->num_mmio++;
-		d->endpoint = MACHINE_MMIO_ENDPOINT + d->place;
-		return 0;
-	}
-	if (m->first_free_slot > m->last_free_slot)
-		return err_set(err, ENOSPC,
-			       "%s: too many devices with bus=pci: the root bus has %u slots for "
-			       "them; put some on bus=mmio",
-			       d->name, PCI_NUM_SLOTS - 1);
-	if (m->config->viommu.present && !d->translated && d->kind != DEVICE_VIOMMU)
-		d->place = m->last_free_slot--;
-	else
-		d->place = m->first_free_slot++;
-	d->endpoint = d->place << 3;
-	return 0;
-}
-
-int machine_place_devices(struct machine *m, struct err *err)
+static void list_devices(struct machine *m)
 {
 	const struct config *c = m->config;
 
-	m->first_free_slot = 1;
-	m->last_free_slot = PCI_NUM_SLOTS - 1;
-	if (c->viommu.present)
-		add_device(m, DEVICE_VIOMMU, 0, "viommu", c->viommu.bus, false);
+	for (unsigned i = 0; i < c->num_viommus; i++)
+		add_device(m, DEVICE_VIOMMU, i, c->viommu[i].name, c->viommu[i].bus,
+			   CONFIG_NO_IOMMU);
 	for (unsigned i = 0; i < c->num_disks; i++)
 		add_device(m, DEVICE_DISK, i, c->disk[i].id, c->disk[i].bus, c->disk[i].iommu);
 	for (unsigned i = 0; i < c->num_nets; i++)
 		add_device(m, DEVICE_NET, i, c->net[i].id, c->net[i].bus, c->net[i].iommu);
 	if (c->rng)
 		add_device(m, DEVICE_RNG, 0, "rng", CONFIG_BUS_PCI, c->rng_iommu);
+}
 
+/* How many devices on PCI are in the blocks: one per IOMMU, and those of their own. */
+struct slot_demand {
+	unsigned viommus, behind[CONFIG_MAX_VIOMMUS], own;
+};
+
+static int count_slots(const struct machine *m, struct slot_demand *demand, struct err *err)
+{
+	unsigned total = 0;
+
+	*demand = (struct slot_demand){ 0 };
 	for (unsigned i = 0; i < m->num_devices; i++) {
-		int r = place_device(m, &m->device[i], err);
+		const struct machine_device *d = &m->device[i];
 
-		if (r < 0)
-			return r;
+		if (d->bus != CONFIG_BUS_PCI)
+			continue;
+		if (++total == PCI_NUM_SLOTS)
+			return err_set(err, ENOSPC,
+				       "%s: too many devices with bus=pci: the root bus has %u "
+				       "slots for them; put some on bus=mmio",
+				       d->name, PCI_NUM_SLOTS - 1);
+		if (d->kind == DEVICE_VIOMMU)
+			demand->viommus++;
+		else if (is_translated(d))
+			demand->behind[d->iommu]++;
+		else
+			demand->own++;
 	}
 	return 0;
 }
 
-static int create_iommu(struct machine *m, struct err *err)
+/* Lay out the blocks. Without an IOMMU all slots are one block. */
+static int divide_slots(struct machine *m, struct err *err)
 {
-	struct iommu_config config = {
-		.granule = KIB(4),
-		.address_width = m->config->viommu.address_width,
-		.bypass = m->config->viommu.bypass,
-	};
+	unsigned count = m->config->num_viommus, at = 1, spares = PCI_NUM_SLOTS - 1;
+	struct slot_demand demand;
+	int r = count_slots(m, &demand, err);
 
-	if (!m->config->viommu.present)
-		return 0;
-	return iommu_create(&m->iommu, &config, m->ram, err);
+	if (r < 0)
+		return r;
+	at += demand.viommus;
+	spares -= demand.viommus + demand.own;
+	for (unsigned i = 0; i < count; i++)
+		spares -= demand.behind[i];
+	for (unsigned i = 0; i < count; i++) {
+		/* The last block takes what the division leaves. */
+		unsigned size = demand.behind[i] + spares / (count - i);
+
+		spares -= spares / (count - i);
+		m->iommu[i].slots = (struct slot_block){ at, at + size, at };
+		at += size;
+	}
+	m->own_slots = (struct slot_block){ at, PCI_NUM_SLOTS, at };
+	return 0;
+}
+
+static int place_on_mmio(struct machine *m, struct machine_device *d, struct err *err)
+{
+	if (m->num_mmio == m->map.num_mmio_gsis)
+		return err_set(err, ENOSPC,
+			       "%s: too many devices with bus=mmio: this machine has %u "
+			       "interrupts for them; put some on bus=pci",
+			       d->name, m->map.num_mmio_gsis);
+	d->place = m->num_mmio++;
+	d->endpoint = MACHINE_MMIO_ENDPOINT + d->place;
+	return 0;
+}
+
+int machine_place_devices(struct machine *m, struct err *err)
+{
+	unsigned next_viommu = 1;
+
+	list_devices(m);
+
+	int r = divide_slots(m, err);
+
+	for (unsigned i = 0; i < m->num_devices && r == 0; i++) {
+		struct machine_device *d = &m->device[i];
+
+		if (d->bus == CONFIG_BUS_MMIO) {
+			r = place_on_mmio(m, d, err);
+			continue;
+		}
+		if (d->kind == DEVICE_VIOMMU)
+			d->place = next_viommu++;
+		else if (is_translated(d))
+			d->place = m->iommu[d->iommu].slots.next++;
+		else
+			d->place = m->own_slots.next++;
+		d->endpoint = d->place << 3;
+	}
+	return r;
+}
+
+static int create_iommus(struct machine *m, struct err *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < m->config->num_viommus && r == 0; i++) {
+		const struct config_viommu *viommu = &m->config->viommu[i];
+		struct iommu_config config = {
+			.granule = viommu->granule,
+			.address_width = viommu->address_width,
+			.bypass = viommu->bypass,
+		};
+
+		r = iommu_create(&m->iommu[i].iommu, &config, m->ram, err);
+	}
+	return r;
 }
 
 static int choose_view(struct machine *m, struct machine_device *d, struct dma_view **ret_view,
@@ -98,18 +169,19 @@ static int choose_view(struct machine *m, struct machine_device *d, struct dma_v
 		.last = m->map.msi.base + m->map.msi.size - 1,
 	};
 
-	if (!d->translated) {
+	if (!is_translated(d)) {
 		*ret_view = &m->identity;
 		return 0;
 	}
-	return iommu_add_endpoint(m->iommu, d->endpoint, d->name, &msi, 1, ret_view, err);
+	return iommu_add_endpoint(m->iommu[d->iommu].iommu, d->endpoint, d->name, &msi, 1, ret_view,
+				  err);
 }
 
 static int create_disk(struct machine *m, struct machine_device *d, struct dma_view *view,
 		       struct err *err)
 {
 	const struct config_disk *disk = &m->config->disk[d->index];
-	struct virtio_blk_config config = { .name = d->name, .access_platform = d->translated };
+	struct virtio_blk_config config = { .name = d->name, .access_platform = is_translated(d) };
 	struct block *block;
 	int r;
 
@@ -128,7 +200,7 @@ static int create_net(struct machine *m, struct machine_device *d, struct dma_vi
 		      struct err *err)
 {
 	const struct config_net *net = &m->config->net[d->index];
-	struct virtio_net_config config = { .name = d->name, .access_platform = d->translated };
+	struct virtio_net_config config = { .name = d->name, .access_platform = is_translated(d) };
 	struct net_backend *backend;
 	int r;
 
@@ -154,7 +226,8 @@ static int create_virtio(struct machine *m, struct machine_device *d, struct dma
 
 	switch (d->kind) {
 	case DEVICE_VIOMMU:
-		r = viommu_create(&d->viommu, d->name, m->iommu, view, d->loop, err);
+		r = viommu_create(&d->viommu, d->name, m->iommu[d->index].iommu, view, d->loop,
+				  err);
 		if (r == 0)
 			d->virtio = viommu_virtio(d->viommu);
 		break;
@@ -165,7 +238,7 @@ static int create_virtio(struct machine *m, struct machine_device *d, struct dma
 		r = create_net(m, d, view, err);
 		break;
 	case DEVICE_RNG:
-		r = virtio_rng_create(&d->rng, d->name, d->translated, view, d->loop, err);
+		r = virtio_rng_create(&d->rng, d->name, is_translated(d), view, d->loop, err);
 		if (r == 0)
 			d->virtio = virtio_rng_virtio(d->rng);
 		break;
@@ -191,7 +264,7 @@ static int create_transport(struct machine *m, struct machine_device *d, struct 
 
 int machine_create_devices(struct machine *m, struct err *err)
 {
-	int r = create_iommu(m, err);
+	int r = create_iommus(m, err);
 
 	if (r < 0)
 		return r;
@@ -215,42 +288,44 @@ int machine_create_devices(struct machine *m, struct err *err)
 	return pci_root_assign(m->pci, err);
 }
 
+/* The block of @slots is all endpoints of IOMMU number @iommu. */
+static void describe_slots(struct platform *p, const struct slot_block *slots, unsigned iommu)
+{
+	if (slots->first == slots->end)
+		return;
+	p->pci_range[p->num_pci_ranges++] = (struct platform_pci_range){
+		.bdf_start = (uint16_t)(slots->first << 3),
+		.bdf_end = (uint16_t)((slots->end << 3) - 1),
+		.iommu = iommu,
+	};
+}
+
 void machine_describe_devices(struct machine *m)
 {
 	struct platform *p = &m->platform;
-	const struct machine_device *viommu = NULL;
 
 	for (unsigned i = 0; i < m->num_devices; i++) {
 		const struct machine_device *d = &m->device[i];
 
-		if (d->kind == DEVICE_VIOMMU)
-			viommu = d;
 		if (d->bus == CONFIG_BUS_MMIO)
 			p->mmio[p->num_mmio++] = (struct platform_mmio_dev){
 				.base = d->base,
 				.size = VIRTIO_MMIO_SIZE,
 				.gsi = d->gsi,
 				.endpoint = d->endpoint,
-				.iommu = d->translated ? 0 : PLATFORM_NO_IOMMU,
+				.iommu = is_translated(d) ? d->iommu : PLATFORM_NO_IOMMU,
 				.is_iommu = d->kind == DEVICE_VIOMMU,
 			};
+		/* The devices list them in the order of their numbers. */
+		if (d->kind == DEVICE_VIOMMU)
+			p->iommu[p->num_iommus++] = (struct platform_iommu){
+				.on_mmio = d->bus == CONFIG_BUS_MMIO,
+				.bdf = (uint16_t)d->endpoint,
+				.base = d->base,
+			};
 	}
-	if (!viommu)
-		return;
-	p->iommu[p->num_iommus++] = (struct platform_iommu){
-		.on_mmio = viommu->bus == CONFIG_BUS_MMIO,
-		.bdf = (uint16_t)viommu->endpoint,
-		.base = viommu->base,
-	};
-
-	unsigned first = viommu->bus == CONFIG_BUS_PCI ? viommu->place + 1 : 1;
-
-	if (first <= m->last_free_slot)
-		p->pci_range[p->num_pci_ranges++] = (struct platform_pci_range){
-			.bdf_start = (uint16_t)(first << 3),
-			.bdf_end = (uint16_t)(m->last_free_slot << 3 | 7),
-			.iommu = 0,
-		};
+	for (unsigned i = 0; i < m->config->num_viommus; i++)
+		describe_slots(p, &m->iommu[i].slots, i);
 }
 
 static void destroy_device(struct machine_device *d)
@@ -268,5 +343,6 @@ void machine_destroy_devices(struct machine *m)
 {
 	for (unsigned i = m->num_devices; i-- > 0;)
 		destroy_device(&m->device[i]);
-	iommu_destroy(m->iommu);
+	for (unsigned i = 0; i < m->config->num_viommus; i++)
+		iommu_destroy(m->iommu[i].iommu);
 }

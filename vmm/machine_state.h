@@ -23,7 +23,7 @@
 
 enum device_kind { DEVICE_VIOMMU, DEVICE_DISK, DEVICE_NET, DEVICE_RNG };
 
-#define MACHINE_MAX_DEVICES (CONFIG_MAX_DISKS + CONFIG_MAX_NETS + 2)
+#define MACHINE_MAX_DEVICES (CONFIG_MAX_VIOMMUS + CONFIG_MAX_DISKS + CONFIG_MAX_NETS + 1)
 #define MACHINE_MMIO_ENDPOINT                                               \
 	0x10000 /* endpoint IDs of MMIO devices start here, above every BDF \
 		 */
@@ -34,7 +34,7 @@ struct machine_device {
 	unsigned index; /* among its kind, in the config */
 	const char *name;
 	enum config_bus bus;
-	bool translated;   /* behind the virtio-iommu */
+	unsigned iommu;	   /* number of the IOMMU it is behind, or CONFIG_NO_IOMMU */
 	unsigned place;	   /* PCI slot, or number of its virtio-mmio window */
 	uint32_t endpoint; /* endpoint ID: the BDF, or MACHINE_MMIO_ENDPOINT and up */
 	uint64_t base;	   /* virtio-mmio: its window and interrupt */
@@ -47,6 +47,16 @@ struct machine_device {
 	struct virtio_dev *virtio; /* the one inside; borrows */
 	struct virtio_pci *pci;	   /* its transport, one of the two */
 	struct virtio_mmio *mmio;
+};
+
+/* PCI slots from @first to before @end; @next is the first free one. */
+struct slot_block {
+	unsigned first, end, next;
+};
+
+struct machine_iommu {
+	struct iommu *iommu;	 /* owns */
+	struct slot_block slots; /* of the devices behind it */
 };
 
 struct machine {
@@ -65,10 +75,10 @@ struct machine {
 	struct loop *console_loop;
 	struct console *console;
 	struct uart16550 *uart;
-	struct iommu *iommu; /* NULL without --viommu */
+	struct machine_iommu iommu[CONFIG_MAX_VIOMMUS]; /* as config->viommu[] */
 
 	unsigned num_devices, num_mmio;
-	unsigned first_free_slot, last_free_slot;
+	struct slot_block own_slots; /* free ones of devices that no IOMMU translates */
 	struct machine_device device[MACHINE_MAX_DEVICES];
 
 	struct arch_boot boot;

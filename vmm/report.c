@@ -27,7 +27,7 @@ static const char *kind_name(enum device_kind kind)
 	return "?";
 }
 
-static void report_device(const struct machine_device *d)
+static void report_device(const struct machine *m, const struct machine_device *d)
 {
 	char place[64], behind[64] = "untranslated";
 
@@ -35,17 +35,31 @@ static void report_device(const struct machine_device *d)
 		snprintf(place, sizeof(place), "pci 00:%02x.0", d->place);
 	else
 		snprintf(place, sizeof(place), "mmio 0x%" PRIx64 " irq %u", d->base, d->gsi);
-	if (d->translated)
-		snprintf(behind, sizeof(behind), "endpoint 0x%x behind viommu", d->endpoint);
+	if (d->iommu != CONFIG_NO_IOMMU)
+		snprintf(behind, sizeof(behind), "endpoint 0x%x behind %s", d->endpoint,
+			 m->config->viommu[d->iommu].name);
 	else if (d->kind == DEVICE_VIOMMU)
 		behind[0] = '\0';
 	log_info("  %-12s %-12s %-26s %s", d->name, kind_name(d->kind), place, behind);
 }
 
+static void report_viommu(const struct machine *m, unsigned index)
+{
+	const struct config_viommu *v = &m->config->viommu[index];
+
+	log_info("%s: %u-bit addresses, %" PRIu64 " KiB granule, bypass %s", v->name,
+		 v->address_width, v->granule >> 10, v->bypass ? "on" : "off");
+	for (unsigned i = 0; i < m->platform.num_pci_ranges; i++) {
+		const struct platform_pci_range *range = &m->platform.pci_range[i];
+
+		if (range->iommu == index)
+			log_info("%s: PCI endpoints 0x%x-0x%x", v->name, range->bdf_start,
+				 range->bdf_end);
+	}
+}
+
 void report_machine(const struct machine *m)
 {
-	const struct config_viommu *v = &m->config->viommu;
-
 	if (!log_enabled(LOG_INFO))
 		return;
 	log_info("memory map:");
@@ -58,14 +72,9 @@ void report_machine(const struct machine *m)
 	report_range("PCI memory, 64-bit", m->map.pci_mem64.base, m->map.pci_mem64.size);
 	log_info("devices (%u vCPUs):", m->num_vcpus);
 	for (unsigned i = 0; i < m->num_devices; i++)
-		report_device(&m->device[i]);
-	if (!m->iommu)
-		return;
-	log_info("viommu: %u-bit addresses, 4 KiB granule, bypass %s", v->address_width,
-		 v->bypass ? "on" : "off");
-	for (unsigned i = 0; i < m->platform.num_pci_ranges; i++)
-		log_info("viommu: PCI endpoints 0x%x-0x%x", m->platform.pci_range[i].bdf_start,
-			 m->platform.pci_range[i].bdf_end);
+		report_device(m, &m->device[i]);
+	for (unsigned i = 0; i < m->config->num_viommus; i++)
+		report_viommu(m, i);
 }
 
 void report_start(const struct machine *m, uint64_t start_ns)
@@ -82,16 +91,22 @@ void report_start(const struct machine *m, uint64_t start_ns)
 		 (double)(first - start_ns) / 1e6);
 }
 
-void report_end(const struct machine *m)
+static void report_endpoints(struct iommu *iommu)
 {
 	struct iommu_endpoint_stats s;
 
-	if (!m->iommu || !log_enabled(LOG_INFO))
-		return;
-	for (unsigned i = 0; iommu_get_stats(m->iommu, i, &s); i++)
+	for (unsigned i = 0; iommu_get_stats(iommu, i, &s); i++)
 		log_info("endpoint 0x%x (%s): %" PRIu64 " maps, %" PRIu64 " unmaps, %" PRIu64
 			 " live; %" PRIu64 " bytes translated, cache %" PRIu64 " hits %" PRIu64
 			 " misses; %" PRIu64 " faults, %" PRIu64 " events dropped",
 			 s.endpoint, s.name, s.maps, s.unmaps, s.live_mappings, s.translated_bytes,
 			 s.cache_hits, s.cache_misses, s.faults, s.dropped_events);
+}
+
+void report_end(const struct machine *m)
+{
+	if (!log_enabled(LOG_INFO))
+		return;
+	for (unsigned i = 0; i < m->config->num_viommus; i++)
+		report_endpoints(m->iommu[i].iommu);
 }

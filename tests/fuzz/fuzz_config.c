@@ -14,10 +14,10 @@
 
 #define MAX_ARGS 64
 
-static void check_iommu(const struct config *config, bool iommu, const char *id)
+static void check_iommu(const struct config *config, unsigned iommu, const char *id)
 {
 	assert(id[0] && strlen(id) <= CONFIG_ID_MAX);
-	assert(!iommu || config->viommu.present);
+	assert(iommu == CONFIG_NO_IOMMU || iommu < config->num_viommus);
 }
 
 static void check_accepted(const struct config *config)
@@ -28,10 +28,19 @@ static void check_accepted(const struct config *config)
 	assert(config->memory >= CONFIG_MIN_MEMORY && config->memory <= CONFIG_MAX_MEMORY);
 	assert(config->memory % CONFIG_MEMORY_STEP == 0);
 	assert(config->num_disks <= CONFIG_MAX_DISKS && config->num_nets <= CONFIG_MAX_NETS);
-	assert(config->viommu.address_width >= CONFIG_MIN_ADDRESS_WIDTH &&
-	       config->viommu.address_width <= CONFIG_MAX_ADDRESS_WIDTH);
+	assert(config->num_viommus <= CONFIG_MAX_VIOMMUS);
 	assert((config->console == CONFIG_CONSOLE_FILE) == (config->console_file != NULL));
-	assert(!config->rng_iommu || (config->rng && config->viommu.present));
+	check_iommu(config, config->rng_iommu, "rng");
+	for (unsigned i = 0; i < config->num_viommus; i++) {
+		const struct config_viommu *viommu = &config->viommu[i];
+
+		check_iommu(config, CONFIG_NO_IOMMU, viommu->name);
+		assert(viommu->address_width >= CONFIG_MIN_ADDRESS_WIDTH &&
+		       viommu->address_width <= CONFIG_MAX_ADDRESS_WIDTH);
+		assert(viommu->granule >= CONFIG_MIN_GRANULE &&
+		       viommu->granule <= CONFIG_MAX_GRANULE &&
+		       !(viommu->granule & (viommu->granule - 1)));
+	}
 	for (unsigned i = 0; i < config->num_disks; i++) {
 		assert(config->disk[i].path && config->disk[i].path[0]);
 		check_iommu(config, config->disk[i].iommu, config->disk[i].id);

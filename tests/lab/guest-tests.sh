@@ -7,6 +7,7 @@
 #   moat.netsum    sha256 of the 10 MiB that the host serves
 #   moat.type      expected type of every IOMMU group, a pattern ("none": no group)
 #   moat.type_disk, moat.type_data, moat.type_net   the same for one device
+#   moat.iommus    how many different IOMMUs the devices are behind
 #   moat.ip        a fixed address, where there is no DHCP
 #   moat.cpus, moat.nonce
 
@@ -24,7 +25,7 @@ check_cpus() {
 
 # Each device has the IOMMU that it should have, and a group of its own.
 check_groups() {
-	local dev path groups=''
+	local dev path groups='' iommus=''
 	for dev in disk data net; do
 		case $dev in
 		net) path=$(endpoint_of_net eth0 2>/dev/null) ;;
@@ -37,8 +38,11 @@ check_groups() {
 		eval "want_match \"$dev's group (\${path##*/}) is of type \${moat_type_$dev:-$moat_type}\" \
 			\"\${moat_type_$dev:-$moat_type}\" \"\$(group_type \"$path\")\""
 		[ ! -e "$path/iommu_group" ] || groups="$groups $(group_of "$path")"
+		[ ! -e "$path/iommu" ] || iommus="$iommus $(readlink -f "$path/iommu")"
 	done
 	want "no two share a group" "" "$(echo "$groups" | tr ' ' '\n' | sort | uniq -d)"
+	[ -z "$moat_iommus" ] || want "they are behind $moat_iommus IOMMUs" "$moat_iommus" \
+		"$(echo "$iommus" | tr ' ' '\n' | grep . | sort -u | wc -l)"
 }
 
 check_disk() {

@@ -48,7 +48,7 @@ Test(config, defaults)
 	cr_assert_eq(c.cpus, 1);
 	cr_assert_eq(c.memory, MIB(512));
 	cr_assert_eq(c.num_disks + c.num_nets, 0);
-	cr_assert_not(c.viommu.present);
+	cr_assert_eq(c.num_viommus, 0);
 	cr_assert_not(c.rng);
 	cr_assert_eq(c.console, CONFIG_CONSOLE_STDIO);
 	cr_assert_not(c.reboot);
@@ -74,26 +74,26 @@ Test(config, a_full_command_line)
 	cr_assert_str_eq(c.disk[0].id, "root");
 	cr_assert(c.disk[0].readonly);
 	cr_assert_eq(c.disk[0].bus, CONFIG_BUS_MMIO);
-	cr_assert_not(c.disk[0].iommu);
+	cr_assert_eq(c.disk[0].iommu, CONFIG_NO_IOMMU);
 	cr_assert_str_eq(c.disk[1].path, "b.img");
 	cr_assert_str_eq(c.disk[1].id, "disk1");
 	cr_assert_not(c.disk[1].readonly);
 	cr_assert_eq(c.disk[1].bus, CONFIG_BUS_PCI);
-	cr_assert(c.disk[1].iommu, "--viommu after it counts too");
+	cr_assert_eq(c.disk[1].iommu, 0, "--viommu after it counts too");
 	cr_assert_eq(c.num_nets, 2);
 	cr_assert(c.net[0].user);
 	cr_assert_null(c.net[0].tap);
-	cr_assert(c.net[0].iommu);
+	cr_assert_eq(c.net[0].iommu, 0);
 	cr_assert_not(c.net[1].user);
 	cr_assert_str_eq(c.net[1].tap, "tap0");
 	cr_assert_arr_eq(c.net[1].mac, ((uint8_t[]){ 0x52, 0x54, 0, 0xab, 0xcd, 0xef }), 6);
 	cr_assert_str_eq(c.net[1].id, "lan");
-	cr_assert(c.viommu.present);
-	cr_assert_eq(c.viommu.bus, CONFIG_BUS_MMIO);
-	cr_assert(c.viommu.bypass);
-	cr_assert_eq(c.viommu.address_width, 39);
+	cr_assert_eq(c.num_viommus, 1);
+	cr_assert_eq(c.viommu[0].bus, CONFIG_BUS_MMIO);
+	cr_assert(c.viommu[0].bypass);
+	cr_assert_eq(c.viommu[0].address_width, 39);
 	cr_assert(c.rng);
-	cr_assert(c.rng_iommu);
+	cr_assert_eq(c.rng_iommu, 0);
 	cr_assert_eq(c.console, CONFIG_CONSOLE_FILE);
 	cr_assert_str_eq(c.console_file, "out.txt");
 	cr_assert(c.reboot);
@@ -106,16 +106,18 @@ Test(config, viommu_alone_has_defaults)
 	struct config c;
 
 	GOOD(&c, "--viommu", "--rng", "--disk", "path=d");
-	cr_assert(c.viommu.present);
-	cr_assert_eq(c.viommu.bus, CONFIG_BUS_PCI);
-	cr_assert_not(c.viommu.bypass);
-	cr_assert_eq(c.viommu.address_width, 48);
-	cr_assert(c.disk[0].iommu);
+	cr_assert_eq(c.num_viommus, 1);
+	cr_assert_eq(c.viommu[0].bus, CONFIG_BUS_PCI);
+	cr_assert_not(c.viommu[0].bypass);
+	cr_assert_eq(c.viommu[0].address_width, 48);
+	cr_assert_eq(c.viommu[0].granule, KIB(4));
+	cr_assert_str_eq(c.viommu[0].name, "viommu");
+	cr_assert_eq(c.disk[0].iommu, 0);
 	config_finish(&c);
 
 	GOOD(&c, "--rng", "--disk", "path=d");
-	cr_assert_not(c.disk[0].iommu);
-	cr_assert_not(c.rng_iommu);
+	cr_assert_eq(c.disk[0].iommu, CONFIG_NO_IOMMU);
+	cr_assert_eq(c.rng_iommu, CONFIG_NO_IOMMU);
 	config_finish(&c);
 }
 
@@ -202,6 +204,83 @@ Test(config, iommu_needs_viommu)
 	BAD("--net: iommu=on (of lan) needs --viommu", K, "--net", "user,iommu=on,id=lan");
 }
 
+Test(config, several_iommus)
+{
+	struct config c;
+
+	GOOD(&c, "--viommu=name=phys,granule=64K,bus=mmio", "--viommu=bypass=on", "--disk",
+	     "path=a,iommu=phys", "--disk", "path=b,iommu=on", "--disk", "path=c,iommu=off",
+	     "--disk", "path=d,iommu=viommu", "--net", "user,iommu=phys", "--rng");
+	cr_assert_eq(c.num_viommus, 2);
+	cr_assert_str_eq(c.viommu[0].name, "phys");
+	cr_assert_eq(c.viommu[0].granule, KIB(64));
+	cr_assert_eq(c.viommu[0].bus, CONFIG_BUS_MMIO);
+	cr_assert_not(c.viommu[0].bypass);
+	cr_assert_str_eq(c.viommu[1].name, "viommu");
+	cr_assert_eq(c.viommu[1].granule, KIB(4));
+	cr_assert(c.viommu[1].bypass);
+	cr_assert_eq(c.viommu[1].address_width, 48);
+	cr_assert_eq(c.disk[0].iommu, 0);
+	cr_assert_eq(c.disk[1].iommu, 1, "the one without a name is the default");
+	cr_assert_eq(c.disk[2].iommu, CONFIG_NO_IOMMU);
+	cr_assert_eq(c.disk[3].iommu, 1);
+	cr_assert_eq(c.net[0].iommu, 0);
+	cr_assert_eq(c.rng_iommu, 1);
+	config_finish(&c);
+
+	GOOD(&c, "--disk", "path=a", "--disk", "path=b,iommu=two", "--viommu=name=one",
+	     "--viommu=name=two");
+	cr_assert_eq(c.disk[0].iommu, 0, "when all have names, the first is");
+	cr_assert_eq(c.disk[1].iommu, 1);
+	config_finish(&c);
+}
+
+Test(config, several_iommus_are_told_apart)
+{
+	BAD("--viommu is given twice without a name; tell them apart with name=NAME", K, "--viommu",
+	    "--viommu");
+	BAD("--viommu: the name a is already taken by a --viommu; give each its own with "
+	    "name=NAME",
+	    K, "--viommu=name=a", "--viommu=name=a");
+	BAD("--viommu: the name viommu is already taken by a --viommu; give each its own with "
+	    "name=NAME",
+	    K, "--viommu", "--viommu=name=viommu");
+	BAD("--disk: the id a is already taken by a --viommu; give each its own with id=NAME", K,
+	    "--disk", "path=d,id=a", "--viommu=name=a");
+	BAD("--viommu: name=off would mean something else in a device's iommu=off", K,
+	    "--viommu=name=off");
+	BAD("--viommu: name= takes up to 20 letters, digits, '.', '_' or '-', not 'a/b'", K,
+	    "--viommu=name=a/b");
+	BAD("--viommu: a machine has at most 4 IOMMUs", K, "--viommu=name=a", "--viommu=name=b",
+	    "--viommu=name=c", "--viommu", "--viommu=name=e");
+	BAD("--disk: iommu= of disk0 takes on, off or the name of a --viommu, not 'phis'; did you "
+	    "mean phys?",
+	    K, "--viommu=name=phys", "--disk", "path=d,iommu=phis");
+	BAD("--net: iommu= of net0 takes on, off or the name of a --viommu, not 'yes'", K, "--net",
+	    "user,iommu=yes");
+}
+
+Test(config, granules)
+{
+	struct config c;
+
+	GOOD(&c, "--viommu=granule=4096");
+	cr_assert_eq(c.viommu[0].granule, KIB(4));
+	GOOD(&c, "--viommu=granule=1G");
+	cr_assert_eq(c.viommu[0].granule, GIB(1));
+	BAD("--viommu: granule= takes a power of two from 4K to 1G, not '2K'", K,
+	    "--viommu=granule=2K");
+	BAD("--viommu: granule= takes a power of two from 4K to 1G, not '12K'", K,
+	    "--viommu=granule=12K");
+	BAD("--viommu: granule= takes a power of two from 4K to 1G, not '2G'", K,
+	    "--viommu=granule=2G");
+	BAD("--viommu: granule= takes a power of two from 4K to 1G, not '0'", K,
+	    "--viommu=granule=0");
+	BAD("--viommu: granule= takes a size such as 512M or 4G (K, M and G count in 1024s), not "
+	    "'big'",
+	    K, "--viommu=granule=big");
+}
+
 Test(config, typing_errors_get_a_hint)
 {
 	BAD("unknown option '--kernle'; did you mean --kernel?", "--kernle", "k");
@@ -239,10 +318,12 @@ Test(config, lists_refuse_what_they_do_not_know)
 	BAD("--net: tap= takes an interface's name of up to 15 characters, not "
 	    "'sixteen-letters-'",
 	    K, "--net", "tap=sixteen-letters-");
-	BAD("--viommu has no key 'width'; it takes bus, bypass, address-width", K,
-	    "--viommu=width=48");
-	BAD("--viommu has no key ''; it takes bus, bypass, address-width", K,
-	    "--viommu=bypass=on,");
+	BAD("--viommu has no key 'width'; it takes name, bus, bypass, address-width, "
+	    "granule",
+	    K, "--viommu=width=48");
+	BAD("--viommu has no key ''; it takes name, bus, bypass, address-width, "
+	    "granule",
+	    K, "--viommu=bypass=on,");
 }
 
 Test(config, missing_and_repeated)
@@ -254,8 +335,9 @@ Test(config, missing_and_repeated)
 	    "--rng");
 	BAD("--kernel is given twice", K, K);
 	BAD("--rng takes no value", K, "--rng=yes");
-	BAD("--viommu needs a value: bus=pci|mmio, bypass=on|off, address-width=BITS", K,
-	    "--viommu=");
+	BAD("--viommu needs a value: name=NAME, bus=pci|mmio, bypass=on|off, address-width=BITS, "
+	    "granule=SIZE",
+	    K, "--viommu=");
 	BAD("--console takes stdio, none or file=PATH, not 'tty'", K, "--console", "tty");
 	BAD("--console takes stdio, none or file=PATH, not 'file='", K, "--console", "file=");
 	BAD("--on-reset takes exit or reboot, not 'halt'", K, "--on-reset", "halt");

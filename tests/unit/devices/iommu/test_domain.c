@@ -475,6 +475,27 @@ Test(domain, unmap_of_the_whole_address_space)
 	cr_assert_eq(peek(1, 3 * G), -1);
 }
 
+/* An IOMMU with larger granules than the usual says so and keeps to them. */
+Test(domain, spec_3_29_a_granule_of_64k)
+{
+	const uint64_t g = KIB(64);
+
+	teardown();
+	setup_with(&(struct iommu_config){ .granule = g, .address_width = 48 });
+	cr_assert_eq(iommu_page_size_mask(env.iommu), ~(g - 1));
+	attach(1, 9, 0);
+	cr_assert_eq(map(1, G, G + g - 1, 0, RW), RANGE);
+	cr_assert_eq(map(1, g, g + G - 1, 0, RW), RANGE);
+	cr_assert_eq(map(1, g, 2 * g - 1, G, RW), RANGE);
+	cr_assert_eq(peek(1, g), -1);
+	cr_assert_eq(map(1, g, 2 * g - 1, 0, RW), OK);
+	cr_assert_eq(peek(1, g + 3 * G), 4);
+	cr_assert_eq(peek(1, 2 * g), -1);
+	cr_assert_eq(unmap(1, g, g + G - 1), RANGE, "a part of the granule");
+	cr_assert_eq(unmap(1, g, 2 * g - 1), OK);
+	cr_assert_eq(peek(1, g + 3 * G), -1);
+}
+
 Test(domain, spec_42_44_45_46_48_probe)
 {
 	uint8_t p[IOMMU_PROBE_SIZE], zero[IOMMU_PROBE_SIZE] = { 0 };
