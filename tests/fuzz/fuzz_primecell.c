@@ -1,0 +1,240 @@
+/*
+ * A hostile guest in front of the PL011, PL031 and PL061: any access anywhere in
+ * their pages, while a person types, presses the button, and the machine resets.
+ *
+ * Beyond what the sanitizers see, after each step: each device keeps its
+ * identity, each wire says what the masked interrupts say, and the serial port
+ * neither loses nor invents a byte: what was taken from the person is what the
+ * guest reads, as long as it doesn't empty the FIFO itself.
+ */
+#include <stdlib.h>
+#include "devices/gpio/pl061.h"
+#include "devices/primecell/primecell.h"
+#include "devices/rtc/pl031.h"
+#include "devices/serial/pl011.h"
+#include "vmm/base/log.h"
+#include "vmm/base/types.h"
+
+#define MAX_STEPS 512
+#define UART	  UINT64_C(0x09000000)
+#define RTC	  UINT64_C(0x09001000)
+#define GPIO	  UINT64_C(0x09002000)
+
+#define UART_DR	  0x00
+#define UART_FR	  0x18
+#define UART_RXFE (1 << 4)
+#define UART_IMSC 0x38
+#define UART_MIS  0x40
+#define RTC_MIS	  0x18
+#define GPIO_MIS  0x418
+
+#define CHECK(x)                 \
+	do {                     \
+		if (!(x))        \
+			abort(); \
+	} while (0)
+
+struct wire {
+	struct irq_line line;
+	_Atomic bool level; /* the clock's changes on the loop's thread, too */
+};
+
+struct fuzz {
+	struct bus bus;
+	struct wire wire[3];
+	struct chardev out;
+	struct pl011 *uart;
+	struct pl031 *rtc;
+	struct pl061 *gpio;
+	unsigned room; /* calls */
+	const uint8_t *data;
+	size_t size;
+};
+
+/* One for all runs: a thread each would be most of their time. */
+static struct loop *loop;
+
+static void wire_set(struct irq_line *line, bool level)
+{
+	struct wire *w = container_of(line, struct wire, line);
+
+	CHECK(w->level != level);
+	w->level = level;
+}
+
+static const struct irq_line_ops wire_ops = { .set = wire_set };
+
+static void print(struct chardev *dev, const uint8_t *bytes, size_t len)
+{
+	CHECK(len == 1);
+}
+
+static void on_room(void *opaque)
+{
+	struct fuzz *f = opaque;
+	uint64_t fr;
+
+	/* The lock is free, and there is room. */
+	CHECK(bus_read(&f->bus, UART + UART_FR, 4, &fr) && (fr & UART_RXFE));
+	f->room++;
+}
+
+static uint64_t take(struct fuzz *f, unsigned bytes)
+{
+	uint64_t value = 0;
+
+	for (; bytes && f->size; bytes--, f->size--)
+		value = value << 8 | *f->data++;
+	return value;
+}
+
+static uint32_t reg(struct fuzz *f, uint64_t addr)
+{
+	uint64_t value;
+
+	CHECK(bus_read(&f->bus, addr, 4, &value) && value <= UINT32_MAX);
+	return (uint32_t)value;
+}
+
+static void build(struct fuzz *f)
+{
+	log_set_level(LOG_ERROR);
+	if (!loop)
+		CHECK(loop_create(&loop, "fuzz", NULL) == 0);
+	bus_init(&f->bus, false);
+	for (unsigned i = 0; i < ARRAY_SIZE(f->wire); i++)
+		f->wire[i].line.ops = &wire_ops;
+	f->out.write = print;
+	CHECK(pl011_create(&f->uart, &f->bus, UART, &f->wire[0].line, &f->out, NULL) == 0);
+	CHECK(pl031_create(&f->rtc, &f->bus, RTC, &f->wire[1].line, loop, NULL) == 0);
+	CHECK(pl061_create(&f->gpio, &f->bus, GPIO, &f->wire[2].line, NULL) == 0);
+	pl011_on_room(f->uart, on_room, f);
+}
+
+static void nothing(void *opaque)
+{
+}
+
+static void check(struct fuzz *f)
+{
+	CHECK(reg(f, UART + 0xfe0) == 0x11 && reg(f, UART + 0xff0) == 0x0d);
+	CHECK(reg(f, RTC + 0xfe0) == 0x31 && reg(f, RTC + 0xffc) == 0xb1);
+	CHECK(reg(f, GPIO + 0xfe0) == 0x61 && reg(f, GPIO + 0xfe4) == 0x10);
+	CHECK(f->wire[0].level == (reg(f, UART + UART_MIS) != 0));
+	CHECK(f->wire[2].level == (reg(f, GPIO + GPIO_MIS) != 0));
+	/* An alarm may come between the two looks, but not between the next two. */
+	if (f->wire[1].level != reg(f, RTC + RTC_MIS)) {
+		loop_call(loop, nothing, NULL);
+		CHECK(f->wire[1].level == reg(f, RTC + RTC_MIS));
+	}
+}
+
+/* Type into an empty FIFO; the guest reads exactly what was taken. */
+static void converse(struct fuzz *f, uint8_t how)
+{
+	uint8_t text[48];
+	size_t len = how % sizeof(text), taken;
+	unsigned room = f->room;
+
+	for (unsigned i = 0; i < 32; i++)
+		reg(f, UART + UART_DR);
+	CHECK(reg(f, UART + UART_FR) & UART_RXFE);
+	for (size_t i = 0; i < len; i++)
+		text[i] = (uint8_t)take(f, 1);
+	room = f->room;
+	taken = pl011_input(f->uart, text, len);
+	CHECK(taken <= len && taken <= 32);
+	for (size_t i = 0; i < taken; i++)
+		CHECK((reg(f, UART + UART_DR) & 0xff) == text[i]);
+	CHECK(reg(f, UART + UART_FR) & UART_RXFE);
+	CHECK(!taken || f->room - room == (taken < len));
+}
+
+static void person(struct fuzz *f, uint8_t how)
+{
+	uint8_t byte = how;
+
+	switch (how % 6) {
+	case 0:
+		pl011_input(f->uart, &byte, 1);
+		break;
+	case 1:
+		pl011_break(f->uart);
+		break;
+	case 2:
+		pl061_press(f->gpio, how >> 4 & 7);
+		break;
+	case 3:
+		pl011_reset(f->uart);
+		break;
+	case 4:
+		pl031_reset(f->rtc);
+		break;
+	default:
+		pl061_reset(f->gpio);
+	}
+}
+
+static void access_bus(struct fuzz *f, uint64_t addr, uint8_t how)
+{
+	unsigned size = 1u << (how & 3);
+	uint64_t value;
+
+	if (how & 4)
+		bus_write(&f->bus, addr, size, take(f, size));
+	else
+		bus_read(&f->bus, addr, size, &value);
+}
+
+static void step(struct fuzz *f)
+{
+	uint8_t op = (uint8_t)take(f, 1), how = (uint8_t)take(f, 1);
+
+	switch (op % 8) {
+	case 0: /* Anywhere, also across two windows. */
+		access_bus(f, UART + take(f, 2) % (3 * PRIMECELL_SIZE), how);
+		break;
+	case 1:
+	case 2: /* Registers, as a driver accesses them. */
+		access_bus(f, UART + (take(f, 1) & 0x7c), how & 0xfd);
+		break;
+	case 3: /* The clock, near now, so that alarms go off. */
+		bus_write(&f->bus, RTC + (how & 0x1c), 4,
+			  reg(f, RTC) + (op & 8 ? take(f, 4) : how >> 7));
+		break;
+	case 4:
+		access_bus(f, RTC + (take(f, 1) & 0x1c), how & 0xfd);
+		break;
+	case 5:
+		access_bus(f, GPIO + (op & 8 ? 0x400 : 0) + (take(f, 1) & 0xfc), how & 0xfd);
+		break;
+	case 6:
+		person(f, how);
+		break;
+	default:
+		converse(f, how);
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct fuzz *f = calloc(1, sizeof(*f));
+
+	CHECK(f);
+	f->data = data;
+	f->size = size;
+	build(f);
+	for (unsigned i = 0; i < MAX_STEPS && f->size; i++) {
+		step(f);
+		check(f);
+	}
+	pl011_destroy(f->uart);
+	pl031_destroy(f->rtc);
+	pl061_destroy(f->gpio);
+	for (unsigned i = 0; i < ARRAY_SIZE(f->wire); i++)
+		CHECK(!f->wire[i].level);
+	CHECK(f->bus.count == 0);
+	bus_finish(&f->bus);
+	free(f);
+	return 0;
+}
