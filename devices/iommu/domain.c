@@ -196,7 +196,7 @@ static int map_locked(struct iommu *iommu, struct iommu_domain *domain, uint64_t
 	if (!mapping)
 		return VIRTIO_IOMMU_S_NOMEM;
 	mapping->phys = phys;
-	mapping->flags = flags;
+	mapping->flags = (uint8_t)flags;
 	int status = iommu_follow_map_locked(iommu, domain, first, last, mapping);
 
 	if (status != VIRTIO_IOMMU_S_OK) {

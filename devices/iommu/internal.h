@@ -17,20 +17,24 @@
 #include "vmm/base/log.h"
 #include "vmm/base/rangemap.h"
 
-/*
- * A count of references that somebody may wait for: bit 31 asks whoever drops
- * the last one to call iommu_progress.
- */
-typedef _Atomic uint32_t iommu_count;
-#define IOMMU_COUNT_WAITED 0x80000000u
+/* In iommu_mapping.refs: somebody waits for all references; who drops one calls iommu_progress. */
+#define IOMMU_REFS_WAITED 0x80000000u
 
-/* One mapping; where it ends is in the domain's map. 32 bytes, from a slab. */
+/*
+ * One mapping; where it ends is in the domain's map. 32 bytes, from a slab.
+ *
+ * The port that references it first owns it: its thread alone changes owner_refs,
+ * which takes no locked instruction. Other ports' references are in refs, and so
+ * are the owner's when owner_refs is full: what counts is the sum.
+ */
 struct iommu_mapping {
 	struct rangemap_item item;
 	uint64_t phys;
-	iommu_count refs;
-	uint32_t flags;		    /* VIRTIO_IOMMU_MAP_F_* */
-	struct iommu_mapping *next; /* in an op's removed list, or free */
+	_Atomic uint32_t refs; /* and IOMMU_REFS_WAITED */
+	_Atomic uint16_t owner_refs;
+	_Atomic uint8_t owner;	    /* iommu_port.number; 0: nobody yet */
+	uint8_t flags;		    /* VIRTIO_IOMMU_MAP_F_* */
+	struct iommu_mapping *next; /* in an op's removed list */
 };
 
 struct iommu_domain {
@@ -79,12 +83,16 @@ struct iommu_follower {
 	bool identity;
 };
 
-/* The IOMMU's side of a dma_port. The references are taken and dropped by its thread. */
+/* The IOMMU's side of a dma_port. */
 struct iommu_port {
 	struct list in_endpoint, in_iommu;
 	struct dma_port *port;		 /* borrows */
 	struct iommu_endpoint *endpoint; /* borrows */
-	iommu_count pins[2];		 /* by phase */
+	uint8_t number; /* for iommu_mapping.owner; 0: too many ports, it never owns */
+	/* How many references it has, by phase. Only its thread changes them. */
+	_Atomic uint32_t pins[2];
+	_Atomic bool waited; /* somebody waits for pins; who drops one calls iommu_progress */
+	bool wanted;	     /* waited, in the present look at all operations */
 };
 
 #define IOMMU_DOMAIN_BUCKETS 64

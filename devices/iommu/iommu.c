@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <sched.h>
 #include <stdlib.h>
+#include "vmm/base/barrier.h"
 
 struct iommu_endpoint *iommu_find_endpoint_locked(struct iommu *iommu, uint32_t id)
 {
@@ -29,7 +30,10 @@ struct iommu_mapping *iommu_alloc_mapping_locked(struct iommu *iommu)
 
 	if (!mapping)
 		return NULL;
-	atomic_init(&mapping->refs, 0);
+	/* Atomic, as its last reference's end may still be looking for IOMMU_REFS_WAITED. */
+	atomic_store_explicit(&mapping->refs, 0, memory_order_relaxed);
+	atomic_store_explicit(&mapping->owner_refs, 0, memory_order_relaxed);
+	atomic_store_explicit(&mapping->owner, 0, memory_order_relaxed);
 	iommu->live_mappings++;
 	iommu->most_mappings = MAX(iommu->most_mappings, iommu->live_mappings);
 	return mapping;
@@ -50,6 +54,11 @@ int iommu_create(struct iommu **ret_iommu, const struct iommu_config *config, st
 	if (config->address_width < 32 || config->address_width > 64)
 		return err_set(err, EINVAL, "an IOMMU address width of %u bits is impossible",
 			       config->address_width);
+	int ret = barrier_prepare();
+
+	if (ret)
+		return err_set(err, -ret, "an IOMMU needs the host's membarrier: %s",
+			       strerror(-ret));
 	struct iommu *iommu = calloc(1, sizeof(*iommu));
 
 	if (!iommu)

@@ -12,8 +12,9 @@
  *    one is asked, by on_leave, to call us when it leaves.
  *
  *  - References: I/O in flight. They can take as long as a disk does, so nobody
- *    spins. We set IOMMU_COUNT_WAITED in the count; who drops the last one calls
- *    iommu_progress.
+ *    spins. We leave a mark (IOMMU_REFS_WAITED, iommu_port.waited), and who drops
+ *    a reference and finds it calls iommu_progress. The mark, not the dropping, is
+ *    followed by a full barrier: it is made a million times less often.
  *
  *  - Translators outside of moat: a listener that isn't done with a removal has
  *    the operation's ticket; the last ticket that comes back calls iommu_progress.
@@ -30,6 +31,7 @@
 #include "devices/iommu/internal.h"
 
 #include <stdlib.h>
+#include "vmm/base/barrier.h"
 
 /* Looks at all ports: 4 us with 16 of them (measured), longer than a section that has a CPU. */
 #define SPINS 256
@@ -52,38 +54,51 @@ void iommu_op_init(struct iommu *iommu, struct iommu_op *op)
 	list_init(&op->node);
 }
 
-/*
- * True when no reference is left; else the dropping of the last one will call
- * iommu_progress. Only while the count can't rise again, or a miss is harmless.
- */
-static bool count_is_zero(iommu_count *count)
+/* No reference is left. Only once the sections that could take one have ended. */
+static bool mapping_is_idle(const struct iommu_mapping *mapping)
 {
-	/* Acquire: pairs with the release in count_put of view.c; uses end before memory is reused.
-	 */
-	if (atomic_load_explicit(count, memory_order_acquire) == 0)
-		return true;
-	uint32_t old = atomic_fetch_or_explicit(count, IOMMU_COUNT_WAITED, memory_order_acq_rel);
-
-	if (old & ~IOMMU_COUNT_WAITED)
-		return false;
-	atomic_fetch_and_explicit(count, ~IOMMU_COUNT_WAITED, memory_order_acq_rel);
-	return true;
+	/* Acquire: pairs with mapping_put; uses end before memory is reused. */
+	return !atomic_load_explicit(&mapping->owner_refs, memory_order_acquire) &&
+	       !(atomic_load_explicit(&mapping->refs, memory_order_acquire) & ~IOMMU_REFS_WAITED);
 }
 
-static bool pins_are_zero(struct iommu_endpoint *endpoint, unsigned phases)
+/* Acquire: pairs with view_unref. */
+static bool pins_are_zero(const struct iommu_endpoint *endpoint, unsigned phases)
 {
-	bool zero = true;
+	uint32_t pins = 0;
 
-	/* No early return: each count that isn't zero must be marked. */
 	list_for_each (it, &endpoint->ports) {
 		struct iommu_port *port = container_of(it, struct iommu_port, in_endpoint);
 
 		if (phases & 1)
-			zero &= count_is_zero(&port->pins[0]);
+			pins |= atomic_load_explicit(&port->pins[0], memory_order_acquire);
 		if (phases & 2)
-			zero &= count_is_zero(&port->pins[1]);
+			pins |= atomic_load_explicit(&port->pins[1], memory_order_acquire);
 	}
-	return zero;
+	return !pins;
+}
+
+/* The same; when false, dropping any of them from now on calls iommu_progress. */
+static bool wait_for_pins_locked(struct iommu_endpoint *endpoint, unsigned phases)
+{
+	bool fresh = false;
+
+	if (pins_are_zero(endpoint, phases))
+		return true;
+	list_for_each (it, &endpoint->ports) {
+		struct iommu_port *port = container_of(it, struct iommu_port, in_endpoint);
+
+		port->wanted = true;
+		if (atomic_load_explicit(&port->waited, memory_order_relaxed))
+			continue;
+		atomic_store_explicit(&port->waited, true, memory_order_relaxed);
+		fresh = true;
+	}
+	if (!fresh)
+		return false;
+	/* Pairs with barrier_light in view_unref. */
+	barrier_heavy();
+	return pins_are_zero(endpoint, phases);
 }
 
 void iommu_set_access_locked(struct iommu_endpoint *endpoint, struct iommu_domain *domain,
@@ -132,16 +147,15 @@ static bool sections_ended(struct iommu *iommu, uint64_t epoch, bool ask)
 
 		if (!active || active >= epoch)
 			continue;
-		if (ask) {
-			/* Then look again: pairs with dma_leave, which clears, then looks here. */
-			atomic_store(&port->on_leave, leave_hook);
-			active = atomic_load(&port->active);
-			if (!active || active >= epoch)
-				continue;
-		}
+		if (ask)
+			atomic_store_explicit(&port->on_leave, leave_hook, memory_order_relaxed);
 		ended = false;
 	}
-	return ended;
+	if (ended || !ask)
+		return ended;
+	/* Then look again: pairs with dma_leave, which clears, then looks at on_leave. */
+	barrier_heavy();
+	return sections_ended(iommu, epoch, false);
 }
 
 struct removal {
@@ -154,7 +168,7 @@ static void bury_mapping(struct rangemap_item *item, void *opaque)
 	struct removal *r = opaque;
 	struct iommu_mapping *mapping = container_of(item, struct iommu_mapping, item);
 
-	if (count_is_zero(&mapping->refs)) {
+	if (mapping_is_idle(mapping)) {
 		iommu_free_mapping_locked(r->iommu, mapping);
 		return;
 	}
@@ -162,20 +176,38 @@ static void bury_mapping(struct rangemap_item *item, void *opaque)
 	r->op->removed = mapping;
 }
 
-/* Free the removed mappings that nobody references. True when that was all of them. */
-static bool free_removed_locked(struct iommu *iommu, struct iommu_op *op)
+/*
+ * Free the removed mappings that nobody references, have the last reference of
+ * the others tell. True when there are others that weren't asked before.
+ */
+static bool free_idle_locked(struct iommu *iommu, struct iommu_op *op)
 {
 	struct iommu_mapping **link = &op->removed;
+	bool fresh = false;
 
 	while (*link) {
 		struct iommu_mapping *mapping = *link;
 
-		if (count_is_zero(&mapping->refs)) {
+		if (mapping_is_idle(mapping)) {
 			*link = mapping->next;
 			iommu_free_mapping_locked(iommu, mapping);
-		} else {
-			link = &mapping->next;
+			continue;
 		}
+		fresh |= !(atomic_fetch_or_explicit(&mapping->refs, IOMMU_REFS_WAITED,
+						    memory_order_relaxed) &
+			   IOMMU_REFS_WAITED);
+		link = &mapping->next;
+	}
+	return fresh;
+}
+
+/* True when no removed mapping is left. */
+static bool free_removed_locked(struct iommu *iommu, struct iommu_op *op)
+{
+	if (free_idle_locked(iommu, op)) {
+		/* Pairs with barrier_light in mapping_put. */
+		barrier_heavy();
+		free_idle_locked(iommu, op);
 	}
 	return !op->removed;
 }
@@ -190,7 +222,7 @@ static bool blocked_are_idle_locked(struct iommu *iommu)
 		uintptr_t access = atomic_load_explicit(&ep->access, memory_order_relaxed);
 
 		if (!(access & ~ACCESS_PHASE))
-			idle &= pins_are_zero(ep, 3);
+			idle &= wait_for_pins_locked(ep, 3);
 	}
 	return idle;
 }
@@ -214,7 +246,7 @@ static bool op_ready_locked(struct iommu *iommu, struct iommu_op *op)
 	}
 	bool ready = free_removed_locked(iommu, op);
 
-	if (op->endpoint && pins_are_zero(op->endpoint, op->phases))
+	if (op->endpoint && wait_for_pins_locked(op->endpoint, op->phases))
 		op->endpoint = NULL;
 	ready &= !op->endpoint;
 	if (op->blocked && blocked_are_idle_locked(iommu))
@@ -222,11 +254,23 @@ static bool op_ready_locked(struct iommu *iommu, struct iommu_op *op)
 	return ready && !op->blocked && !atomic_load(&op->outside);
 }
 
+/* Sections that began without a fence become visible, later ones have it. */
+static void fence_sections_locked(struct iommu *iommu)
+{
+	bool heavy = false;
+
+	list_for_each (it, &iommu->ports)
+		heavy |= dma_port_fence(container_of(it, struct iommu_port, in_iommu)->port);
+	if (heavy)
+		barrier_heavy();
+}
+
 int iommu_op_start_locked(struct iommu *iommu, struct iommu_op *op)
 {
 	/* seq_cst: pairs with the load in dma_enter. */
 	op->epoch = atomic_fetch_add(&iommu->epoch, 1) + 1;
 	op->sections = true;
+	fence_sections_locked(iommu);
 	for (unsigned i = 0; i < SPINS && !sections_ended(iommu, op->epoch, false); i++)
 		;
 	if (op_ready_locked(iommu, op))
@@ -241,6 +285,8 @@ void iommu_progress(struct iommu *iommu)
 
 	list_init(&ready);
 	pthread_mutex_lock(&iommu->lock);
+	list_for_each (it, &iommu->ports)
+		container_of(it, struct iommu_port, in_iommu)->wanted = false;
 	list_for_each_safe (it, &iommu->pending) {
 		struct iommu_op *op = container_of(it, struct iommu_op, node);
 
@@ -248,6 +294,12 @@ void iommu_progress(struct iommu *iommu)
 			list_del(&op->node);
 			list_add_tail(&ready, &op->node);
 		}
+	}
+	list_for_each (it, &iommu->ports) {
+		struct iommu_port *port = container_of(it, struct iommu_port, in_iommu);
+
+		if (!port->wanted)
+			atomic_store_explicit(&port->waited, false, memory_order_relaxed);
 	}
 	pthread_mutex_unlock(&iommu->lock);
 	while (!list_empty(&ready)) {

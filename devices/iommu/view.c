@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include "vmm/base/barrier.h"
 
 #define HANDLE_PHASE ((uintptr_t)1)
 #define HANDLE_SET   ((uintptr_t)2)
@@ -147,41 +148,93 @@ static struct iommu_mapping *handle_mapping(void *handle)
 	return (struct iommu_mapping *)((uintptr_t)handle & ~HANDLE_TAGS);
 }
 
-static iommu_count *handle_pins(struct dma_port *port, void *handle)
+static _Atomic uint32_t *handle_pins(struct iommu_port *p, void *handle)
 {
-	struct iommu_port *p = port->translator;
-
 	return &p->pins[(uintptr_t)handle & HANDLE_PHASE ? 1 : 0];
 }
 
+/* Add @n to a count that only this thread changes. */
+#define COUNT(count, n, order)                                                                    \
+	atomic_store_explicit((count), atomic_load_explicit((count), memory_order_relaxed) + (n), \
+			      (order))
+
+/* Count a reference of @p. False when that takes a locked instruction. */
+static bool add_owner_ref(const struct iommu_port *p, struct iommu_mapping *mapping)
+{
+	uint8_t owner = atomic_load_explicit(&mapping->owner, memory_order_relaxed);
+
+	if (owner != p->number && (owner || !atomic_compare_exchange_strong_explicit(
+						    &mapping->owner, &owner, p->number,
+						    memory_order_relaxed, memory_order_relaxed)))
+		return false;
+	uint16_t refs = atomic_load_explicit(&mapping->owner_refs, memory_order_relaxed);
+
+	if (!p->number || refs == UINT16_MAX)
+		return false;
+	atomic_store_explicit(&mapping->owner_refs, (uint16_t)(refs + 1), memory_order_relaxed);
+	return true;
+}
+
+/* Relaxed all of it: who looks at the counts has seen the section end. */
 static void view_ref(struct dma_port *port, void *handle)
 {
+	struct iommu_port *p = port->translator;
 	struct iommu_mapping *mapping = handle_mapping(handle);
 
-	/* Relaxed: who looks at the counts has seen the section end. */
-	atomic_fetch_add_explicit(handle_pins(port, handle), 1, memory_order_relaxed);
-	if (mapping)
+	COUNT(handle_pins(p, handle), 1, memory_order_relaxed);
+	if (mapping && !add_owner_ref(p, mapping))
 		atomic_fetch_add_explicit(&mapping->refs, 1, memory_order_relaxed);
 }
 
-/* True when it was the last one and somebody waits. */
-static bool count_put(iommu_count *count)
+/*
+ * Drop a reference of @p. True when somebody waits for it. The mapping may be
+ * gone the moment the count drops; then what is read of it belongs to another
+ * one, and iommu_progress is called for nothing.
+ */
+static bool mapping_put(const struct iommu_port *p, struct iommu_mapping *mapping)
 {
-	/* Release: the access is over; pairs with the acquire in count_is_zero. */
-	return atomic_fetch_sub_explicit(count, 1, memory_order_acq_rel) ==
-	       (IOMMU_COUNT_WAITED | 1);
+	bool owns = atomic_load_explicit(&mapping->owner, memory_order_relaxed) == p->number;
+	uint16_t owner_refs = atomic_load_explicit(&mapping->owner_refs, memory_order_relaxed);
+	uint32_t refs;
+
+	/* Release: the access is over; pairs with the acquire in mapping_is_idle. */
+	if (owns && owner_refs) {
+		atomic_store_explicit(&mapping->owner_refs, (uint16_t)(owner_refs - 1),
+				      memory_order_release);
+		/* Pairs with barrier_heavy between setting WAITED and looking again. */
+		barrier_light();
+		refs = atomic_load_explicit(&mapping->refs, memory_order_relaxed);
+	} else {
+		refs = atomic_fetch_sub_explicit(&mapping->refs, 1, memory_order_release);
+	}
+	return refs & IOMMU_REFS_WAITED;
 }
 
 static void view_unref(struct dma_port *port, void *handle)
 {
 	struct iommu_port *p = port->translator;
 	struct iommu_mapping *mapping = handle_mapping(handle);
-	/* The mapping may be gone once its count is dropped. */
-	bool tell = mapping && count_put(&mapping->refs);
+	bool tell = mapping && mapping_put(p, mapping);
 
-	tell |= count_put(handle_pins(port, handle));
-	if (tell)
+	/* Release and barrier: as in mapping_put, for pins_are_zero. */
+	COUNT(handle_pins(p, handle), -1, memory_order_release);
+	barrier_light();
+	if (tell || atomic_load_explicit(&p->waited, memory_order_relaxed))
 		iommu_progress(p->endpoint->iommu);
+}
+
+/* A number that no other port has; 0 when there is none. Lock held. */
+static uint8_t free_number_locked(struct iommu *iommu)
+{
+	bool used[UINT8_MAX + 1] = { false };
+
+	list_for_each (it, &iommu->ports)
+		used[container_of(it, struct iommu_port, in_iommu)->number] = true;
+	for (unsigned i = 1; i <= UINT8_MAX; i++) {
+		if (!used[i])
+			return (uint8_t)i;
+	}
+	return 0;
 }
 
 static int view_attach_port(struct dma_view *view, struct dma_port *port)
@@ -196,6 +249,7 @@ static int view_attach_port(struct dma_view *view, struct dma_port *port)
 	p->endpoint = ep;
 	port->translator = p;
 	pthread_mutex_lock(&iommu->lock);
+	p->number = free_number_locked(iommu);
 	list_add_tail(&ep->ports, &p->in_endpoint);
 	list_add_tail(&iommu->ports, &p->in_iommu);
 	pthread_mutex_unlock(&iommu->lock);
@@ -208,8 +262,7 @@ static void view_detach_port(struct dma_view *view, struct dma_port *port)
 	struct iommu_endpoint *ep = p->endpoint;
 	struct iommu *iommu = ep->iommu;
 
-	assert(!(atomic_load(&p->pins[0]) & ~IOMMU_COUNT_WAITED));
-	assert(!(atomic_load(&p->pins[1]) & ~IOMMU_COUNT_WAITED));
+	assert(!atomic_load(&p->pins[0]) && !atomic_load(&p->pins[1]));
 	pthread_mutex_lock(&iommu->lock);
 	list_del(&p->in_endpoint);
 	list_del(&p->in_iommu);

@@ -48,6 +48,7 @@
 #define INNER_CAP	   63
 #define MAX_LEVELS	   12 /* 24^12 entries don't fit in memory */
 #define SPINS_BEFORE_YIELD 128
+#define SEARCH_STEP	   8
 #define MORE_IN_ITEM	   UINT32_MAX /* the start is only in the item */
 
 struct rangemap_node {
@@ -63,7 +64,8 @@ struct rangemap_node {
 			_Atomic uint64_t key[INNER_CAP]; /* of children 0 .. count - 2 */
 			_Atomic(struct rangemap_node *) child[INNER_CAP];
 		} inner;
-		char bytes[RANGEMAP_NODE_BYTES - 8];
+		/* All of it; the search looks past the last key, and ignores that. */
+		_Atomic uint64_t word[RANGEMAP_NODE_BYTES / 8 - 1];
 	};
 };
 
@@ -115,26 +117,29 @@ static struct rangemap_node *node_take(struct rangemap *map, unsigned level)
  * Searching.
  */
 
-/* Have all cache lines of @node on their way. */
-static void prefetch_node(const struct rangemap_node *node)
+/* Have the cache lines of @node on their way that a walk will look at. */
+static void prefetch_node(const struct rangemap_node *node, unsigned level)
 {
-	for (unsigned i = 0; i < sizeof(*node); i += CACHE_LINE)
+	unsigned bytes = level == 0 ? sizeof(*node) : level == 1 ? sizeof(node->inner.key) : 0;
+
+	for (unsigned i = 0; i < bytes; i += CACHE_LINE)
 		__builtin_prefetch((const char *)node + i);
 }
 
-/* The first of @count ascending numbers that is >= @at; @count when there is none. */
-static unsigned lower_bound(const _Atomic uint64_t *v, unsigned count, uint64_t at)
+/*
+ * The first of the @count ascending keys of @node that is >= @at; @count when there
+ * is none. Every eighth key, then the eight before that one: comparisons that
+ * depend on nothing and are counted, without a branch to mispredict.
+ */
+static unsigned lower_bound(const struct rangemap_node *node, unsigned count, uint64_t at)
 {
-	unsigned base = 0;
+	unsigned base = 0, n = 0;
 
-	while (count > 1) {
-		unsigned half = count / 2;
-
-		/* A mask, not a branch: it is as likely as not. */
-		base += half & -(unsigned)(LOAD(&v[base + half - 1]) < at);
-		count -= half;
-	}
-	return base + (count && LOAD(&v[base]) < at);
+	for (unsigned i = SEARCH_STEP - 1; i < INNER_CAP; i += SEARCH_STEP)
+		base += SEARCH_STEP * ((i < count) & (LOAD(&node->word[i]) < at));
+	for (unsigned i = base; i < base + SEARCH_STEP; i++)
+		n += (i < count) & (LOAD(&node->word[i]) < at);
+	return base + n;
 }
 
 /* How many keys of @node a reader may look at, whatever the node is by now. */
@@ -163,21 +168,20 @@ static int try_next(const struct rangemap *map, uint64_t at, uint64_t seq,
 		return -1;
 	if (!node)
 		return 0;
-	prefetch_node(node);
-	while (LOAD(&node->level)) {
+	for (unsigned level; (level = LOAD(&node->level)) > 0;) {
 		unsigned keys = safe_keys(node, false);
-		unsigned i = lower_bound(node->inner.key, keys, at);
+		unsigned i = lower_bound(node, keys, at);
 		const struct rangemap_node *child = child_of(node, i);
 
 		if (i < keys)
 			right = child_of(node, i + 1);
 		if (!still(map, seq))
 			return -1;
-		prefetch_node(child);
+		prefetch_node(child, level - 1);
 		node = child;
 	}
 	unsigned keys = safe_keys(node, true);
-	unsigned i = lower_bound(node->leaf.key, keys, at);
+	unsigned i = lower_bound(node, keys, at);
 
 	if (i == keys) {
 		if (!still(map, seq))
@@ -247,17 +251,17 @@ static void walk(const struct rangemap *map, uint64_t last, struct path *path)
 	path->leftmost = path->rightmost = true;
 	for (unsigned level = path->levels - 1; level > 0; level--) {
 		unsigned count = OWN(&node->count);
-		unsigned i = lower_bound(node->inner.key, count - 1, last);
+		unsigned i = lower_bound(node, count - 1, last);
 
 		path->node[level] = node;
 		path->index[level] = i;
 		path->leftmost &= i == 0;
 		path->rightmost &= i == count - 1;
 		node = OWN(&node->inner.child[i]);
-		prefetch_node(node);
+		prefetch_node(node, level - 1);
 	}
 	path->node[0] = node;
-	path->index[0] = lower_bound(node->leaf.key, OWN(&node->count), last);
+	path->index[0] = lower_bound(node, OWN(&node->count), last);
 }
 
 /* Where entry @i of @leaf starts. */
@@ -564,6 +568,8 @@ struct rangemap_item *rangemap_remove(struct rangemap *map, uint64_t first, uint
 
 	if (leaf_first(leaf, at) != first)
 		return NULL;
+	/* On its way while the leaf is changed. */
+	__builtin_prefetch(item, 1);
 	write_begin(map);
 	leaf_delete(leaf, at);
 	shrink(map, &path);

@@ -17,15 +17,32 @@
  *
  * Leaving is the same handshake with the roles exchanged: active = 0, then look
  * at on_leave; the remover sets on_leave, then looks at active again. So the
- * last one to leave is always told, and no remover has to poll.
+ * last one to leave is always told, and no remover has to poll. A remover does
+ * this only when it found a thread inside a section, which is rare, so the
+ * fence is all on its side (barrier_heavy).
  *
- * A section costs two locked instructions on x86, 18 ns on a busy 2-core test
- * machine; translations inside it cost none while the cache answers. An identity view has nothing
- * that could be removed, and pays for neither.
+ * Entering can't be treated alike without making every UNMAP a system call that
+ * interrupts the vCPUs. But a guest that unmaps for every I/O needs removals to be
+ * cheap, and one with mappings that stay needs sections to be cheap; hardly any
+ * needs both at a time. So a port that entered CALM_SECTIONS sections in a row
+ * without a removal leaves the fence out, and says so in `unfenced`. The next
+ * remover clears that, then executes one heavy barrier: a section that began
+ * without a fence is then visible in `active`, and later ones find `unfenced`
+ * cleared. The store of `unfenced` is in the single order with the remover's
+ * increment: a remover that doesn't see it has raised the epoch before, and the
+ * unfenced sections that follow see the new one.
+ *
+ * So a section costs no locked instruction while the mappings stay, else one (9 ns
+ * on the test machine); translations inside it cost none while the cache answers.
+ * An identity view has nothing that could be removed.
  */
 #include "vmm/core/dma.h"
 
 #include <errno.h>
+#include "vmm/base/barrier.h"
+
+/* A heavy barrier costs as much as some hundred fences. */
+#define CALM_SECTIONS 256
 
 /* Translations of an identity view never end; 0 would mean "none" to those who remember one. */
 static const _Atomic uint64_t identity_epoch = 1;
@@ -59,35 +76,73 @@ void dma_port_finish(struct dma_port *port)
 	port->view = NULL;
 }
 
-void dma_enter(struct dma_port *port)
+/* A section with a fence; after some calm, the last one for the time being. */
+static void enter_fenced(struct dma_port *port, uint64_t epoch)
 {
-	const struct dma_view *view = port->view;
-
-	if (is_identity(port)) {
-		port->epoch = 1;
-		return;
-	}
-	/* The value may be old by now, which only makes a remover wait; the order is what counts.
-	 */
-	uint64_t epoch = atomic_load_explicit(view->epoch, memory_order_relaxed);
-
 	/* Both seq_cst; pair with the remover's increment and its look at active. */
 	atomic_store(&port->active, epoch);
-	port->epoch = atomic_load(view->epoch);
+	epoch = atomic_load(port->view->epoch);
+	if (epoch != port->epoch) {
+		port->epoch = epoch;
+		port->calm = 0;
+	} else if (++port->calm == CALM_SECTIONS) {
+		port->calm = 0;
+		/* seq_cst; pairs with the load in dma_port_fence. */
+		atomic_store(&port->unfenced, true);
+	}
 }
 
-void dma_leave(struct dma_port *port)
+/* dma_enter and dma_leave of a view that isn't identity. */
+static inline void enter(struct dma_port *port)
 {
-	if (is_identity(port))
+	/* The value may be old by now, which only makes a remover wait; the order is what counts.
+	 */
+	uint64_t epoch = atomic_load_explicit(port->view->epoch, memory_order_relaxed);
+
+	if (!atomic_load_explicit(&port->unfenced, memory_order_relaxed)) {
+		enter_fenced(port, epoch);
 		return;
-	/* Both seq_cst; pair with the remover's store of on_leave and its second look at active. */
-	atomic_store(&port->active, 0);
-	if (atomic_load(&port->on_leave)) {
+	}
+	atomic_store_explicit(&port->active, epoch, memory_order_relaxed);
+	/* Pairs with barrier_heavy after dma_port_fence. */
+	barrier_light();
+	port->epoch = atomic_load(port->view->epoch);
+}
+
+static inline void leave(struct dma_port *port)
+{
+	/* Release: what was done inside is done. */
+	atomic_store_explicit(&port->active, 0, memory_order_release);
+	/* Pairs with barrier_heavy between a remover's store of on_leave and its look at active. */
+	barrier_light();
+	if (atomic_load_explicit(&port->on_leave, memory_order_relaxed)) {
 		void (*fn)(struct dma_port *) = atomic_exchange(&port->on_leave, NULL);
 
 		if (fn)
 			fn(port);
 	}
+}
+
+void dma_enter(struct dma_port *port)
+{
+	if (is_identity(port))
+		port->epoch = 1;
+	else
+		enter(port);
+}
+
+void dma_leave(struct dma_port *port)
+{
+	if (!is_identity(port))
+		leave(port);
+}
+
+bool dma_port_fence(struct dma_port *port)
+{
+	if (!atomic_load(&port->unfenced))
+		return false;
+	atomic_store(&port->unfenced, false);
+	return true;
 }
 
 /* A counter with one writer: no locked instruction. */
@@ -102,6 +157,7 @@ void dma_cache_fill(struct dma_port *port, uint64_t first, uint64_t last, void *
 {
 	struct dma_cache_line *line = &port->cache[port->victim];
 
+	port->recent = port->victim;
 	port->victim = (port->victim + 1) % DMA_CACHE_WAYS;
 	*line = (struct dma_cache_line){
 		.first = first,
@@ -113,24 +169,26 @@ void dma_cache_fill(struct dma_port *port, uint64_t first, uint64_t last, void *
 	};
 }
 
-static bool cache_find(const struct dma_port *port, uint64_t iova, uint64_t len, enum dma_dir dir,
-		       struct dma_piece *ret_piece)
+static bool line_covers(const struct dma_port *port, const struct dma_cache_line *line,
+			uint64_t iova, enum dma_dir dir)
 {
+	return line->epoch == port->epoch && iova >= line->first && iova <= line->last &&
+	       line->perm & dir;
+}
+
+/* The line that translates @iova, or NULL. The one that did it last comes first. */
+static inline const struct dma_cache_line *cache_find(struct dma_port *port, uint64_t iova,
+						      enum dma_dir dir)
+{
+	if (line_covers(port, &port->cache[port->recent], iova, dir))
+		return &port->cache[port->recent];
 	for (unsigned i = 0; i < DMA_CACHE_WAYS; i++) {
-		const struct dma_cache_line *line = &port->cache[i];
-
-		if (line->epoch != port->epoch || iova < line->first || iova > line->last ||
-		    !(line->perm & dir))
-			continue;
-		/* Compared as "bytes minus one", which can't overflow. */
-		uint64_t more = line->last - iova;
-
-		ret_piece->host = line->host + (iova - line->first);
-		ret_piece->len = len - 1 <= more ? len : more + 1;
-		ret_piece->mapping = line->mapping;
-		return true;
+		if (line_covers(port, &port->cache[i], iova, dir)) {
+			port->recent = i;
+			return &port->cache[i];
+		}
 	}
-	return false;
+	return NULL;
 }
 
 int dma_translate(struct dma_port *port, iova_t iova, uint64_t len, enum dma_dir dir,
@@ -147,7 +205,15 @@ int dma_translate(struct dma_port *port, iova_t iova, uint64_t len, enum dma_dir
 		*ret_piece = (struct dma_piece){ .host = host, .len = got };
 		return 0;
 	}
-	if (cache_find(port, iova.v, len, dir, ret_piece)) {
+	const struct dma_cache_line *line = cache_find(port, iova.v, dir);
+
+	if (line) {
+		/* Compared as "bytes minus one", which can't overflow. */
+		uint64_t more = line->last - iova.v;
+
+		ret_piece->host = line->host + (iova.v - line->first);
+		ret_piece->len = len - 1 <= more ? len : more + 1;
+		ret_piece->mapping = line->mapping;
 		count(&port->hits, 1);
 	} else {
 		int ret = port->view->ops->translate(port, iova, len, dir, ret_piece);
@@ -200,8 +266,9 @@ static void list_cut(struct dma_port *port, struct dma_list *list, unsigned keep
 	}
 }
 
-int dma_map(struct dma_port *port, iova_t iova, uint64_t len, enum dma_dir dir,
-	    struct dma_list *list)
+/* dma_map, when one line of the cache doesn't have it all. In a section, which it leaves. */
+static __attribute__((noinline)) int map_pieces(struct dma_port *port, iova_t iova, uint64_t len,
+						enum dma_dir dir, struct dma_list *list)
 {
 	unsigned had = list->count;
 	uint64_t had_bytes = list->bytes, at = iova.v;
@@ -209,9 +276,6 @@ int dma_map(struct dma_port *port, iova_t iova, uint64_t len, enum dma_dir dir,
 	struct dma_piece piece;
 	int ret = 0;
 
-	if (!len)
-		return 0;
-	dma_enter(port);
 	while (len && !ret) {
 		ret = dma_translate(port, IOVA(at), len, dir, &piece);
 		if (!ret)
@@ -229,6 +293,36 @@ int dma_map(struct dma_port *port, iova_t iova, uint64_t len, enum dma_dir dir,
 	if (ret == -EFAULT)
 		dma_fault(port, IOVA(at), dir);
 	return ret;
+}
+
+/* The most frequent case by far. In a section; false when it isn't that. */
+static bool map_cached(struct dma_port *port, uint64_t iova, uint64_t len, enum dma_dir dir,
+		       struct dma_list *list)
+{
+	const struct dma_cache_line *line = cache_find(port, iova, dir);
+
+	if (!line || len - 1 > line->last - iova || !line->mapping || list->count == list->max)
+		return false;
+	port->view->ops->ref(port, line->mapping);
+	list->iov[list->count] =
+		(struct iovec){ .iov_base = line->host + (iova - line->first), .iov_len = len };
+	list->mapping[list->count++] = line->mapping;
+	list->bytes += len;
+	count(&port->hits, 1);
+	count(&port->translated, len);
+	return true;
+}
+
+int dma_map(struct dma_port *port, iova_t iova, uint64_t len, enum dma_dir dir,
+	    struct dma_list *list)
+{
+	if (!len)
+		return 0;
+	dma_enter(port);
+	if (is_identity(port) || !map_cached(port, iova.v, len, dir, list))
+		return map_pieces(port, iova, len, dir, list);
+	leave(port);
+	return 0;
 }
 
 void dma_unpin(struct dma_port *port, struct dma_list *list)

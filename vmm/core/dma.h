@@ -11,10 +11,13 @@
  *
  *	device thread                         remover (UNMAP, DETACH, reset)
  *	dma_enter: active = epoch; fence      take the mapping out of the map
- *	  translate, copy, take references    epoch++; fence
+ *	  translate, copy, take references    epoch++; fence; dma_port_fence
  *	dma_leave: active = 0                 wait until no port's active <= old epoch
  *	  ... I/O on referenced mappings ...  and the mapping has no references;
  *	dma_unpin: drop references            then publish the reply
+ *
+ * A port that sees the same epoch for a while goes without its fence, and the
+ * next remover makes up for it, once (dma_port_fence).
  *
  * A section never makes a system call and never blocks. Whatever outlives it
  * holds a reference to each mapping it touches (struct dma_list).
@@ -89,6 +92,9 @@ struct dma_port {
 	_Atomic uint64_t
 		active; /* epoch at entry, 0 outside sections; pairs with the remover's scan */
 	uint64_t epoch; /* the epoch seen at entry */
+	/* dma_enter goes without a fence. Set by the port's thread, cleared by removers. */
+	_Atomic bool unfenced;
+	unsigned calm; /* sections in a row with the same epoch, while fenced */
 	/*
 	 * Set by a remover that saw this port inside an old section. dma_leave
 	 * takes it out again and calls it, once, outside the section.
@@ -96,6 +102,7 @@ struct dma_port {
 	_Atomic(void (*)(struct dma_port *)) on_leave;
 	void *translator; /* the translator's data about this port */
 	unsigned victim;  /* next cache way to replace */
+	unsigned recent;  /* the one that answered last */
 	struct dma_cache_line cache[DMA_CACHE_WAYS];
 	/* Counters: written by the port's thread, read by any. */
 	_Atomic uint64_t translated; /* bytes */
@@ -132,6 +139,13 @@ void dma_port_finish(struct dma_port *port);
  */
 void dma_enter(struct dma_port *port);
 void dma_leave(struct dma_port *port);
+
+/*
+ * For removers, after the epoch was raised and before `active` is looked at: make
+ * @port's sections fenced. True when it was not: then barrier_heavy is needed,
+ * once for all ports. The remover's lock.
+ */
+bool dma_port_fence(struct dma_port *port);
 
 /*
  * Inside a section: the longest contiguous piece at @iova, through the port's
