@@ -55,6 +55,9 @@ struct block_file {
 	bool reaping;
 	struct block_request *waiting, **waiting_end; /* for a free entry, oldest first */
 	void *zeroes;				      /* owns; ZERO_CHUNK bytes */
+	char *path;				      /* owns */
+	struct log_limit log;
+	int told; /* the last failure that was logged, an errno */
 };
 
 static struct block_file *to_file(struct block *block)
@@ -230,6 +233,27 @@ static int judge(struct block_request *request, int result)
 	return request->progress < request->len;
 }
 
+/*
+ * A host failure: the guest gets an error, whoever runs the machine a line. A full
+ * file system fails many requests; it is said again when the reason changes.
+ */
+static void report_failure(struct block_file *file, const struct block_request *request, int code,
+			   bool ended)
+{
+	static const char *const names[] = {
+		[BLOCK_READ] = "a read",	  [BLOCK_WRITE] = "a write",
+		[BLOCK_FLUSH] = "a flush",	  [BLOCK_DISCARD] = "a discard",
+		[BLOCK_WRITE_ZEROES] = "zeroing",
+	};
+
+	if (code == file->told)
+		return;
+	file->told = code;
+	log_limited(&file->log, "disk %s: %s failed at byte %" PRIu64 ": %s", file->path,
+		    names[request->op], request->offset + request->progress,
+		    ended ? "the file ends there, somebody truncated it" : strerror(code));
+}
+
 /* Collect completions, at most REAP_MAX; the ring fd stays readable when more are left. */
 static void reap(struct block_file *file)
 {
@@ -240,10 +264,13 @@ static void reap(struct block_file *file)
 	while (seen < REAP_MAX && !io_uring_peek_cqe(&file->ring, &cqe)) {
 		struct block_request *request = io_uring_cqe_get_data(cqe);
 		int ret = judge(request, cqe->res);
+		bool ended = cqe->res == 0;
 
 		io_uring_cqe_seen(&file->ring, cqe);
 		file->inflight--;
 		seen++;
+		if (ret < 0)
+			report_failure(file, request, -ret, ended);
 		if (ret == 1)
 			start_request(file, request);
 		else
@@ -288,6 +315,7 @@ static void file_free(struct block_file *file)
 	if (file->fd >= 0)
 		close(file->fd);
 	free(file->zeroes);
+	free(file->path);
 	free(file);
 }
 
@@ -486,7 +514,8 @@ int block_file_create(struct block **ret_block, const char *path, bool readonly,
 	file->fd = -1;
 	file->waiting_end = &file->waiting;
 	file->zeroes = calloc(1, ZERO_CHUNK);
-	if (file->zeroes)
+	file->path = strdup(path);
+	if (file->zeroes && file->path)
 		ret = file_open(file, path, readonly, err);
 	else
 		ret = err_set(err, ENOMEM, "disk %s: out of memory", path);

@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -276,6 +278,48 @@ Test(file, truncated_file_is_an_error)
 	cr_assert_eq(transfer(block, BLOCK_READ, 0, data, 4096), -EIO);
 	cr_assert_eq(transfer(block, BLOCK_READ, MIB(1), data, 512), -EIO);
 	block->ops->destroy(block);
+}
+
+/* What is logged from here on goes into a pipe. */
+static int catch_log(void)
+{
+	int pipe[2];
+
+	cr_assert_eq(pipe2(pipe, O_CLOEXEC | O_NONBLOCK), 0);
+	cr_assert_eq(dup2(pipe[1], STDERR_FILENO), STDERR_FILENO);
+	close(pipe[1]);
+	return pipe[0];
+}
+
+/* Every write fails, one line says so; with room again the disk works as before. */
+Test(file, full_file_system_is_an_error_said_once)
+{
+	char log[4096] = "";
+	unsigned char data[65536] = { 'x' };
+	struct block *block;
+	struct err err;
+	int words, other;
+
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("moat-test", "/mnt", "tmpfs", 0, "size=1m") < 0)
+		cr_skip_test("no right to mount a small file system");
+	other = open("/mnt/filler", O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	cr_assert_eq(posix_fallocate(other, 0, KIB(960)), 0);
+	cr_assert_eq(close(open("/mnt/disk", O_CREAT | O_RDWR | O_CLOEXEC, 0600)), 0);
+	cr_assert_eq(truncate("/mnt/disk", MIB(8)), 0);
+	cr_assert_eq(open_disk(&block, "/mnt/disk", false, &err), 0, "%s", err.text);
+	words = catch_log();
+	for (unsigned i = 0; i < 20; i++)
+		cr_assert_eq(transfer(block, BLOCK_WRITE, MIB(1) + i * KIB(64), data, KIB(64)),
+			     i ? -ENOSPC : 0, "write %u", i);
+	cr_assert_eq(transfer(block, BLOCK_READ, MIB(1), data, 512), 0);
+	cr_assert_gt(read(words, log, sizeof(log) - 1), 0);
+	cr_assert_not_null(strstr(log, "disk /mnt/disk: a write failed at byte 1114112: No space"));
+	cr_assert_eq(strchr(log, '\n')[1], '\0', "more than a line: %s", log);
+	cr_assert_eq(ftruncate(other, 0), 0);
+	cr_assert_eq(transfer(block, BLOCK_WRITE, MIB(2), data, KIB(64)), 0);
+	block->ops->destroy(block);
+	close(other);
 }
 
 Test(file, guards_its_bounds_and_its_mode)
