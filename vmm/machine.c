@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -310,6 +311,22 @@ static int machine_reset(struct machine *m, struct err *err)
 	return r < 0 ? r : boot_and_start(m, err);
 }
 
+/*
+ * Every queue and interrupt vector has a file descriptor, and the usual soft
+ * limit of 1024 is meant for select(2). Returns how many may be open.
+ */
+static unsigned long long raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 0;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	getrlimit(RLIMIT_NOFILE, &limit);
+	return limit.rlim_cur;
+}
+
 /* The signals that ask moat to end; blocked in every thread, read by the main one. */
 static int open_signals(sigset_t *ret_old)
 {
@@ -410,7 +427,12 @@ static enum moat_exit run(struct machine *m, int signal_fd, uint64_t start_ns, s
 {
 	enum moat_exit status = MOAT_EXIT_FAILURE;
 
-	if (machine_init(m, err) < 0)
+	unsigned long long files = raise_file_limit();
+	int r = machine_init(m, err);
+
+	if (r == -EMFILE)
+		err_prefix(err, "the limit of %llu open files (ulimit -Hn) is too low", files);
+	if (r < 0)
 		return status;
 	if (m->config->dump_tables && dump_tables(m, err) < 0)
 		return status;
@@ -446,6 +468,8 @@ enum moat_exit machine_run(const struct config *config, uint64_t start_ns)
 
 	int signal_fd = open_signals(&old);
 
+	/* A file that may not grow (ulimit -f) is an error of that write, not our end. */
+	signal(SIGXFSZ, SIG_IGN);
 	status = run(m, signal_fd, start_ns, &err);
 	machine_finish(m);
 	free(m);
