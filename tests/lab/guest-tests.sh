@@ -150,6 +150,33 @@ test_button() {
 	fail "there is a power button: $(cat /sys/class/input/event*/device/name)"
 }
 
+# The host fails under the guest: its file system is full, then it truncates an
+# image and takes the network away. The guest gets errors and lives.
+test_host_fails() {
+	local disk data i
+	disk=$(disk disk) data=$(disk data)
+	if dd if=/dev/zero of="$data" bs=64k count=64 oflag=direct 2>/tmp/dd.log; then
+		fail "a write to a full host fails: it didn't"
+	else
+		want_match "a write to a full host fails" "*Input/output error*" "$(cat /tmp/dd.log)"
+	fi
+	net_up eth0 "${moat_ip:-}"
+	want "the network is up before" 1 "$(cat /sys/class/net/eth0/carrier)"
+	out "break the rest"
+	for i in $(seq 60); do
+		[ "$(cat /sys/class/net/eth0/carrier)" = 0 ] && break
+		sleep 0.5
+	done
+	want "the network's cable is pulled" 0 "$(cat /sys/class/net/eth0/carrier)"
+	want_match "a read of a truncated disk fails" "*Input/output error*" \
+		"$(dd if="$disk" of=/dev/null bs=64k skip=512 count=1 iflag=direct 2>&1)"
+	if dd if="$disk" of=/dev/null bs=64k count=1 iflag=direct 2>/tmp/dd.log; then
+		pass "a read of what is left works"
+	else
+		fail "a read of what is left works: $(cat /tmp/dd.log)"
+	fi
+}
+
 # A guest that only waits: for tests of signals.
 test_wait() {
 	out "waiting"
