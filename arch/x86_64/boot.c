@@ -12,8 +12,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include "firmware-tables/acpi/acpi.h"
 
 #define HEAD_SIZE 1024 /* enough to tell what kind of file it is */
@@ -25,51 +23,9 @@ const char *arch_default_cmdline(void)
 
 /* Files ------------------------------------------------------------------- */
 
-static int file_init(struct x86_file *file, const char *option, int fd, const char *path,
-		     struct err *err)
-{
-	struct stat st;
-
-	*file = (struct x86_file){ .fd = fd, .option = option, .path = path };
-	if (fstat(fd, &st) < 0)
-		return err_set(err, errno, "%s %s: %s", option, path, strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return err_set(err, EINVAL, "%s %s: not a regular file", option, path);
-	if (st.st_size == 0)
-		return err_set(err, ENOEXEC, "%s %s: the file is empty", option, path);
-	file->size = (uint64_t)st.st_size;
-	return 0;
-}
-
-int x86_file_read(const struct x86_file *file, void *buf, uint64_t offset, uint64_t len,
-		  struct err *err)
-{
-	uint8_t *to = buf;
-
-	if (offset > file->size || len > file->size - offset)
-		goto truncated;
-	while (len > 0) {
-		ssize_t n = pread(file->fd, to, MIN(len, GIB(1)), (off_t)offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_set(err, errno, "%s %s: %s", file->option, file->path,
-				       strerror(errno));
-		if (n == 0)
-			goto truncated;
-		to += n;
-		offset += (uint64_t)n;
-		len -= (uint64_t)n;
-	}
-	return 0;
-truncated:
-	return err_set(err, ENOEXEC, "%s %s: the file is truncated", file->option, file->path);
-}
-
 int x86_load_initrd(struct x86_load *load, uint64_t limit, struct err *err)
 {
-	const struct x86_file *file = &load->initrd;
+	const struct boot_file *file = &load->initrd;
 	uint64_t end = MIN(limit, load->low_end), room = 0;
 
 	if (end > load->kernel_end)
@@ -81,8 +37,8 @@ int x86_load_initrd(struct x86_load *load, uint64_t limit, struct err *err)
 			       file->option, file->path, (file->size + 1023) >> 10, room >> 10,
 			       load->low_end < X86_LOW_RAM_END ? "; give more --memory" : "");
 	load->initrd_base = ALIGN_DOWN(end - file->size, KIB(4));
-	return x86_file_read(file, ram_ptr(load->ram, GPA(load->initrd_base), file->size), 0,
-			     file->size, err);
+	return boot_file_read(file, ram_ptr(load->ram, GPA(load->initrd_base), file->size), 0,
+			      file->size, err);
 }
 
 int x86_load_cmdline(struct x86_load *load, uint64_t max, struct err *err)
@@ -97,41 +53,11 @@ int x86_load_cmdline(struct x86_load *load, uint64_t max, struct err *err)
 	return ram_write(load->ram, GPA(X86_CMDLINE), load->cmdline, len + 1);
 }
 
-/* What kind of file it is ------------------------------------------------- */
-
-static const char *foreign_format(const uint8_t *head, size_t len)
-{
-	static const struct {
-		size_t offset;
-		const char *magic;
-		size_t len;
-		const char *what;
-	} known[] = {
-		{ 0x38, "ARM\x64", 4, "an arm64 kernel, but this moat runs x86_64 guests" },
-		{ 0x30, "RISCV", 5, "a RISC-V kernel, but this moat runs x86_64 guests" },
-		{ 0, "\x1f\x8b", 2, "compressed with gzip: unpack it first" },
-		{ 0,
-		  "\xfd"
-		  "7zXZ",
-		  5, "compressed with xz: unpack it first" },
-		{ 0, "\x28\xb5\x2f\xfd", 4, "compressed with zstd: unpack it first" },
-		{ 0, "BZh", 3, "compressed with bzip2: unpack it first" },
-		{ 0, "070701", 6, "a cpio archive: is it the initrd?" },
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-		if (known[i].offset + known[i].len <= len &&
-		    !memcmp(head + known[i].offset, known[i].magic, known[i].len))
-			return known[i].what;
-	}
-	return "not a kernel (neither a bzImage nor an ELF file with a PVH note)";
-}
-
 static int load_kernel(struct x86_load *load, struct x86_entry *ret_entry, struct err *err)
 {
 	uint8_t head[HEAD_SIZE];
 	size_t len = (size_t)MIN(load->kernel.size, sizeof(head));
-	int r = x86_file_read(&load->kernel, head, 0, len, err);
+	int r = boot_file_read(&load->kernel, head, 0, len, err);
 
 	if (r < 0)
 		return r;
@@ -139,8 +65,8 @@ static int load_kernel(struct x86_load *load, struct x86_entry *ret_entry, struc
 		return x86_bzimage_load(load, ret_entry, err);
 	if (x86_elf_probe(head, len))
 		return x86_pvh_load(load, ret_entry, err);
-	return err_set(err, ENOEXEC, "%s %s: %s", load->kernel.option, load->kernel.path,
-		       foreign_format(head, len));
+	return boot_file_refuse(&load->kernel, head, len, "x86_64",
+				"neither a bzImage nor an ELF file with a PVH note", err);
 }
 
 /* Memory ------------------------------------------------------------------ */
@@ -195,12 +121,13 @@ int x86_boot_load(struct ram *ram, const struct arch_map *map, const struct arch
 		.rsdp = rsdp,
 		.has_initrd = boot->initrd_fd >= 0,
 	};
-	int r = file_init(&load.kernel, "--kernel", boot->kernel_fd, boot->kernel_path, err);
+	int r = boot_file_init(&load.kernel, "--kernel", boot->kernel_fd, boot->kernel_path, err);
 
 	if (r < 0)
 		return r;
 	if (load.has_initrd) {
-		r = file_init(&load.initrd, "--initrd", boot->initrd_fd, boot->initrd_path, err);
+		r = boot_file_init(&load.initrd, "--initrd", boot->initrd_fd, boot->initrd_path,
+				   err);
 		if (r < 0)
 			return r;
 	}

@@ -42,7 +42,7 @@ bool x86_bzimage_probe(const uint8_t *head, size_t len)
 	return hdr.boot_flag == BOOT_FLAG && hdr.header == HEADER_MAGIC;
 }
 
-static int check_header(const struct x86_file *file, const struct setup_header *hdr,
+static int check_header(const struct boot_file *file, const struct setup_header *hdr,
 			struct err *err)
 {
 	const char *what = NULL;
@@ -101,7 +101,7 @@ static int load_image(struct x86_load *load, const struct setup_header *hdr, uin
 	if (size <= ENTRY_64)
 		return err_set(err, ENOEXEC, "%s %s: it holds no kernel after its setup code",
 			       load->kernel.option, load->kernel.path);
-	return x86_file_read(&load->kernel, ram_ptr(load->ram, GPA(base), size), start, size, err);
+	return boot_file_read(&load->kernel, ram_ptr(load->ram, GPA(base), size), start, size, err);
 }
 
 static void fill_boot_params(struct boot_params *bp, const struct x86_load *load, uint64_t base)
@@ -131,7 +131,7 @@ int x86_bzimage_load(struct x86_load *load, struct x86_entry *ret_entry, struct 
 	struct boot_params bp = { 0 };
 	uint8_t head[HEADER_OFFSET + sizeof(bp.hdr)];
 	uint64_t base = 0;
-	int r = x86_file_read(&load->kernel, head, 0, sizeof(head), err);
+	int r = boot_file_read(&load->kernel, head, 0, sizeof(head), err);
 
 	if (r < 0)
 		return r;

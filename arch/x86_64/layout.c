@@ -19,25 +19,6 @@ static unsigned phys_bits(void)
 	return bits < 36 ? 36 : MIN(bits, 46u);
 }
 
-/*
- * The 64-bit window is as large as a quarter of the address space, at most
- * 256 GiB, aligned to its size: so it starts low (a host IOMMU may see fewer
- * bits than the CPU), and gets smaller when RAM leaves no room.
- */
-static bool place_mem64(struct platform_range *window, uint64_t ram_end, uint64_t space)
-{
-	for (uint64_t size = MIN(space / 4, GIB(256)); size >= GIB(1); size /= 2) {
-		uint64_t base = ALIGN_UP(ram_end, size);
-
-		if (base <= space - size) {
-			window->base = base;
-			window->size = size;
-			return true;
-		}
-	}
-	return false;
-}
-
 int arch_map_init(struct arch_map *map, uint64_t ram_size, struct err *err)
 {
 	uint64_t space = UINT64_C(1) << phys_bits(), ram_end = X86_HIGH_RAM;

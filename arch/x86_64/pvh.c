@@ -73,14 +73,14 @@ static int read_header(const struct x86_load *load, struct elf_image *elf, struc
 		Elf32_Ehdr e32;
 		Elf64_Ehdr e64;
 	} h;
-	int r = x86_file_read(&load->kernel, &h, 0, sizeof(h.ident), err);
+	int r = boot_file_read(&load->kernel, &h, 0, sizeof(h.ident), err);
 
 	if (r < 0)
 		return r;
 	*elf = (struct elf_image){ .is64 = h.ident[EI_CLASS] == ELFCLASS64 };
 	if (!elf->is64 && h.ident[EI_CLASS] != ELFCLASS32)
 		return bad_elf(load, "an ELF file of unknown class", err);
-	r = x86_file_read(&load->kernel, &h, 0, elf->is64 ? sizeof(h.e64) : sizeof(h.e32), err);
+	r = boot_file_read(&load->kernel, &h, 0, elf->is64 ? sizeof(h.e64) : sizeof(h.e32), err);
 	if (r < 0)
 		return r;
 	/* The fields before e_entry are the same in both. */
@@ -113,7 +113,7 @@ static int read_segment(const struct x86_load *load, const struct elf_image *elf
 
 	if (__builtin_add_overflow(elf->phoff, (uint64_t)index * elf->phentsize, &offset))
 		return bad_elf(load, "the file is truncated", err);
-	int r = x86_file_read(&load->kernel, &p, offset, elf->phentsize, err);
+	int r = boot_file_read(&load->kernel, &p, offset, elf->phentsize, err);
 
 	if (r < 0)
 		return r;
@@ -144,7 +144,7 @@ static int load_segment(struct x86_load *load, const struct elf_segment *s, stru
 			       load->kernel.option, load->kernel.path, s->memsz >> 10, s->paddr,
 			       load->low_end);
 	uint8_t *to = ram_ptr(load->ram, GPA(s->paddr), s->memsz);
-	int r = x86_file_read(&load->kernel, to, s->offset, s->filesz, err);
+	int r = boot_file_read(&load->kernel, to, s->offset, s->filesz, err);
 
 	if (r < 0)
 		return r;
@@ -195,7 +195,7 @@ static int read_notes(const struct x86_load *load, struct elf_image *elf,
 	notes = malloc(s->filesz + 1);
 	if (!notes)
 		return err_set(err, ENOMEM, "out of memory");
-	r = x86_file_read(&load->kernel, notes, s->offset, s->filesz, err);
+	r = boot_file_read(&load->kernel, notes, s->offset, s->filesz, err);
 	if (!r)
 		scan_notes(elf, notes, s->filesz, s->align == 8 ? 8 : 4);
 	free(notes);

@@ -5,6 +5,7 @@
 
 #include <linux/kvm.h>
 #include "arch/arch.h"
+#include "arch/common.h"
 
 /*
  * The guest-physical address space. RAM is split at X86_LOW_RAM_END; what is
@@ -134,18 +135,11 @@ void x86_entry_write_tables(struct ram *ram);
 /* Set @vcpu's registers for @entry. It has its power-on state otherwise. */
 int x86_entry_set_regs(struct vcpu *vcpu, const struct x86_entry *entry, struct err *err);
 
-/* An open file to be read into guest memory. */
-struct x86_file {
-	int fd; /* borrows */
-	const char *option, *path;
-	uint64_t size;
-};
-
 /* What loading needs and finds out. */
 struct x86_load {
 	struct ram *ram;
 	uint64_t low_end; /* end of RAM below 4 GiB */
-	struct x86_file kernel, initrd;
+	struct boot_file kernel, initrd;
 	bool has_initrd;
 	const char *cmdline;
 	uint64_t rsdp;
@@ -155,12 +149,6 @@ struct x86_load {
 	uint64_t initrd_base; /* set by x86_load_initrd */
 };
 
-/*
- * boot.c: @file's bytes [@offset, @offset + @len) into @buf. 0; -ENOEXEC
- * (truncated) or -errno of pread, with words that name option and file.
- */
-int x86_file_read(const struct x86_file *file, void *buf, uint64_t offset, uint64_t len,
-		  struct err *err);
 /*
  * boot.c: put the initrd as high as @limit (exclusive) and RAM below 4 GiB
  * permit, above the kernel. -EFBIG with sizes in @err when it doesn't fit.
