@@ -15,6 +15,7 @@
 
 /* Where things are in the guest-physical address space. */
 struct arch_map {
+	unsigned long vm_type; /* KVM_CREATE_VM's */
 	struct ram_layout ram;
 	struct platform_range ecam, pci_mem32, pci_mem64;
 	struct platform_range

@@ -83,7 +83,7 @@ static int create_platform(struct machine *m, struct err *err)
 	dma_view_init_identity(&m->identity, m->ram);
 	bus_init(&m->mmio, false);
 	bus_init(&m->pio, true);
-	r = vm_create(&m->vm, m->ram, &m->mmio, pio, &m->power, err);
+	r = vm_create(&m->vm, m->map.vm_type, m->ram, &m->mmio, pio, &m->power, err);
 	if (r < 0)
 		return r;
 	r = arch_create(&m->arch, m->vm, &m->map, &m->mmio, pio, &m->power, err);

@@ -27,23 +27,6 @@ static int exit_internal_error(struct vcpu *vcpu, const struct kvm_run *run, str
 		       vcpu_rip(vcpu));
 }
 
-static int exit_system_event(struct vcpu *vcpu, const struct kvm_run *run, struct power *power,
-			     struct err *err)
-{
-	switch (run->system_event.type) {
-	case KVM_SYSTEM_EVENT_SHUTDOWN:
-		vcpu_request_stop(vcpu);
-		power_request(power, POWER_OFF);
-		return 0;
-	case KVM_SYSTEM_EVENT_RESET:
-		vcpu_request_stop(vcpu);
-		power_request(power, POWER_RESET);
-		return 0;
-	default:
-		return err_set(err, EIO, "KVM system event %u", run->system_event.type);
-	}
-}
-
 static int x86_exit(struct vcpu *vcpu, void *opaque, struct power *power, struct err *err)
 {
 	const struct kvm_run *run = opaque;
@@ -53,8 +36,6 @@ static int x86_exit(struct vcpu *vcpu, void *opaque, struct power *power, struct
 		vcpu_request_stop(vcpu);
 		power_request(power, POWER_RESET);
 		return 0;
-	case KVM_EXIT_SYSTEM_EVENT:
-		return exit_system_event(vcpu, run, power, err);
 	case KVM_EXIT_INTERNAL_ERROR:
 		return exit_internal_error(vcpu, run, err);
 	case KVM_EXIT_FAIL_ENTRY:

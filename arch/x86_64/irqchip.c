@@ -35,7 +35,7 @@ int x86_irqchip_create(struct arch *arch, struct err *err)
 	if (r < 0)
 		return err_set(err, -r, "KVM can't create the interrupt controllers: %s",
 			       strerror(-r));
-	r = vm_add_chip_routes(arch->vm, KVM_IRQCHIP_IOAPIC, 0, X86_IOAPIC_PINS);
+	r = vm_add_chip_routes(arch->vm, KVM_IRQCHIP_IOAPIC, 0, X86_IOAPIC_PINS, 0);
 	if (r < 0)
 		return err_set(err, -r, "KVM refuses the interrupt routes: %s", strerror(-r));
 	r = vm_irq_line(arch->vm, X86_GSI_POWER_BUTTON, &arch->power_button);

@@ -25,7 +25,12 @@ struct vm_irq {
 	struct msi_vector **vector;    /* owns; by GSI - first_msi_gsi, NULL = free */
 	unsigned num_vectors;	       /* highest used slot + 1 */
 	bool has_devid;		       /* messages carry the requester ID (GICv3 ITS) */
-	struct vm_line *lines;	       /* owns; singly linked */
+	uint32_t line_base;	       /* KVM_IRQ_LINE's number of GSI 0 */
+	struct {		       /* vm_set_msi_pins; count 0: there is no such doorbell */
+		gpa_t doorbell;
+		uint32_t data_base, first_gsi, count;
+	} msi_pins;
+	struct vm_line *lines; /* owns; singly linked */
 };
 
 struct vm {

@@ -59,9 +59,10 @@ static void eventfd_ring(int fd)
 static void line_set(struct irq_line *line, bool level)
 {
 	struct vm_line *l = container_of(line, struct vm_line, line);
-	struct kvm_irq_level irq = { .irq = line->gsi, .level = level };
+	struct vm *vm = l->vm;
+	struct kvm_irq_level irq = { .irq = vm->irq.line_base + line->gsi, .level = level };
 
-	kvm_fd_ioctl(l->vm->fd, KVM_IRQ_LINE, &irq);
+	kvm_fd_ioctl(vm->fd, KVM_IRQ_LINE, &irq);
 }
 
 static void line_pulse(struct irq_line *line)
@@ -118,6 +119,37 @@ int vm_irq_line(struct vm *vm, uint32_t gsi, struct irq_line **ret_line)
 
 /* Routes ------------------------------------------------------------------ */
 
+/* The GSI that @message raises; -ENOENT: it is an ordinary MSI; -EINVAL: no such pin. */
+static int pin_of_message(const struct vm_irq *irq, const struct msi_message *message)
+{
+	uint32_t gsi = message->data - irq->msi_pins.data_base;
+
+	if (!irq->msi_pins.count || message->address != irq->msi_pins.doorbell.v)
+		return -ENOENT;
+	return gsi - irq->msi_pins.first_gsi < irq->msi_pins.count ? (int)gsi : -EINVAL;
+}
+
+static struct kvm_irq_routing_entry route_of(const struct vm_irq *irq, const struct msi_vector *v)
+{
+	struct kvm_irq_routing_entry e = { .gsi = v->gsi };
+	int pin = pin_of_message(irq, &v->message);
+
+	if (pin >= 0) {
+		e.type = KVM_IRQ_ROUTING_IRQCHIP;
+		e.u.irqchip.pin = (uint32_t)pin;
+		return e;
+	}
+	e.type = KVM_IRQ_ROUTING_MSI;
+	e.u.msi.address_lo = (uint32_t)v->message.address;
+	e.u.msi.address_hi = (uint32_t)(v->message.address >> 32);
+	e.u.msi.data = v->message.data;
+	if (irq->has_devid) {
+		e.flags = KVM_MSI_VALID_DEVID;
+		e.u.msi.devid = v->rid;
+	}
+	return e;
+}
+
 static int routes_commit_locked(struct vm *vm)
 {
 	struct vm_irq *irq = &vm->irq;
@@ -128,28 +160,22 @@ static int routes_commit_locked(struct vm *vm)
 
 		if (!v || !v->routed)
 			continue;
-		struct kvm_irq_routing_entry *e = &irq->table->entries[n++];
-
-		*e = (struct kvm_irq_routing_entry){ .gsi = v->gsi, .type = KVM_IRQ_ROUTING_MSI };
-		e->u.msi.address_lo = (uint32_t)v->message.address;
-		e->u.msi.address_hi = (uint32_t)(v->message.address >> 32);
-		e->u.msi.data = v->message.data;
-		if (irq->has_devid) {
-			e->flags = KVM_MSI_VALID_DEVID;
-			e->u.msi.devid = v->rid;
-		}
+		irq->table->entries[n++] = route_of(irq, v);
 	}
 	irq->table->nr = n;
 	irq->table->flags = 0;
 	return kvm_fd_ioctl(vm->fd, KVM_SET_GSI_ROUTING, irq->table);
 }
 
-int vm_add_chip_routes(struct vm *vm, uint32_t irqchip, uint32_t first_gsi, uint32_t count)
+int vm_add_chip_routes(struct vm *vm, uint32_t irqchip, uint32_t first_gsi, uint32_t count,
+		       uint32_t line_base)
 {
 	struct vm_irq *irq = &vm->irq;
 	int r = -ENOSPC;
 
 	pthread_mutex_lock(&irq->lock);
+	irq->line_base = line_base;
+	irq->has_devid = vm_extension(vm, KVM_CAP_MSI_DEVID) > 0;
 	if (irq->num_vectors) {
 		r = -EBUSY;
 	} else if (count <= irq->limit - irq->num_pins && first_gsi <= irq->limit - count) {
@@ -165,6 +191,19 @@ int vm_add_chip_routes(struct vm *vm, uint32_t irqchip, uint32_t first_gsi, uint
 	}
 	pthread_mutex_unlock(&irq->lock);
 	return r;
+}
+
+void vm_set_msi_pins(struct vm *vm, gpa_t doorbell, uint32_t data_base, uint32_t first_gsi,
+		     uint32_t count)
+{
+	struct vm_irq *irq = &vm->irq;
+
+	pthread_mutex_lock(&irq->lock);
+	irq->msi_pins.doorbell = doorbell;
+	irq->msi_pins.data_base = data_base;
+	irq->msi_pins.first_gsi = first_gsi;
+	irq->msi_pins.count = count;
+	pthread_mutex_unlock(&irq->lock);
 }
 
 /* Message-signalled interrupts -------------------------------------------- */
@@ -253,9 +292,11 @@ static int msi_connect_locked(struct vm *vm, struct msi_vector *v,
 	    v->message.data != message->data) {
 		v->message = *message;
 		v->routed = true;
-		r = routes_commit_locked(vm);
+		r = pin_of_message(&vm->irq, message);
+		if (r != -EINVAL)
+			r = routes_commit_locked(vm);
 		if (r < 0) {
-			/* KVM refused the guest's message and kept the old table. */
+			/* KVM, or we, refused the guest's message; the old table is kept. */
 			v->routed = false;
 			msi_disconnect_locked(vm, v);
 			return r;
@@ -316,7 +357,6 @@ int vm_irq_init(struct vm *vm, struct err *err)
 
 	pthread_mutex_init(&irq->lock, NULL);
 	irq->sink.ops = &vm_msi_ops;
-	irq->has_devid = vm_extension(vm, KVM_CAP_MSI_DEVID) > 0;
 	/* A KVM that says just "yes" has had 1024 entries since there was a table. */
 	irq->limit = limit > 1 ? (unsigned)limit : 1024;
 	irq->table = calloc(1, sizeof(*irq->table) + irq->limit * sizeof(irq->table->entries[0]));

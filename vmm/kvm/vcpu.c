@@ -94,9 +94,31 @@ static void vcpu_crash(struct vcpu *vcpu, const struct err *err)
 	power_request(vcpu->vm->power, POWER_CRASH);
 }
 
+/* The guest asked the firmware that KVM models (PSCI on arm) to end it all. */
+static int exit_system_event(struct vcpu *vcpu, struct err *err)
+{
+	const struct kvm_run *run = vcpu->run;
+	enum power_event event;
+
+	switch (run->system_event.type) {
+	case KVM_SYSTEM_EVENT_SHUTDOWN:
+		event = POWER_OFF;
+		break;
+	case KVM_SYSTEM_EVENT_RESET:
+		event = POWER_RESET;
+		break;
+	default:
+		return err_set(err, EIO, "KVM system event %u", run->system_event.type);
+	}
+	vcpu_request_stop(vcpu);
+	power_request(vcpu->vm->power, event);
+	return 0;
+}
+
 static void vcpu_serve_exit(struct vcpu *vcpu)
 {
 	struct err err = { "" };
+	int r = 0;
 
 	switch (vcpu->run->exit_reason) {
 	case KVM_EXIT_MMIO:
@@ -107,10 +129,14 @@ static void vcpu_serve_exit(struct vcpu *vcpu)
 		break;
 	case KVM_EXIT_INTR:
 		break;
+	case KVM_EXIT_SYSTEM_EVENT:
+		r = exit_system_event(vcpu, &err);
+		break;
 	default:
-		if (vcpu->ops->exit(vcpu, vcpu->run, vcpu->vm->power, &err) < 0)
-			vcpu_crash(vcpu, &err);
+		r = vcpu->ops->exit(vcpu, vcpu->run, vcpu->vm->power, &err);
 	}
+	if (r < 0)
+		vcpu_crash(vcpu, &err);
 }
 
 /* The thread -------------------------------------------------------------- */

@@ -141,7 +141,7 @@ static int vm_install_kick(struct err *err)
 	return 0;
 }
 
-static int vm_init(struct vm *vm, struct err *err)
+static int vm_init(struct vm *vm, unsigned long type, struct err *err)
 {
 	vm->kvm_fd = kvm_open(err);
 	if (vm->kvm_fd < 0)
@@ -154,7 +154,7 @@ static int vm_init(struct vm *vm, struct err *err)
 	if (r < (int)sizeof(struct kvm_run))
 		return err_set(err, ENODEV, KVM_DEVICE ": no room for struct kvm_run");
 	vm->run_size = (size_t)r;
-	vm->fd = kvm_fd_ioctl(vm->kvm_fd, KVM_CREATE_VM, NULL);
+	vm->fd = kvm_fd_ioctl(vm->kvm_fd, KVM_CREATE_VM, (void *)type);
 	if (vm->fd < 0)
 		return err_set(err, -vm->fd, "KVM can't create a virtual machine: %s",
 			       strerror(-vm->fd));
@@ -167,8 +167,8 @@ static int vm_init(struct vm *vm, struct err *err)
 	return vm_add_memory(vm, err);
 }
 
-int vm_create(struct vm **ret_vm, struct ram *ram, struct bus *mmio, struct bus *pio,
-	      struct power *power, struct err *err)
+int vm_create(struct vm **ret_vm, unsigned long type, struct ram *ram, struct bus *mmio,
+	      struct bus *pio, struct power *power, struct err *err)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
 
@@ -179,7 +179,7 @@ int vm_create(struct vm **ret_vm, struct ram *ram, struct bus *mmio, struct bus 
 	vm->mmio = mmio;
 	vm->pio = pio;
 	vm->power = power;
-	int r = vm_init(vm, err);
+	int r = vm_init(vm, type, err);
 
 	if (r < 0) {
 		vm_destroy(vm);
@@ -218,6 +218,18 @@ int vm_extension(struct vm *vm, int capability)
 {
 	int r = kvm_fd_ioctl(vm->fd, KVM_CHECK_EXTENSION, (void *)(long)capability);
 
+	return r < 0 ? 0 : r;
+}
+
+int kvm_host_extension(int capability)
+{
+	int fd = open(KVM_DEVICE, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+	int r = kvm_fd_ioctl(fd, KVM_CHECK_EXTENSION, (void *)(long)capability);
+
+	close(fd);
 	return r < 0 ? 0 : r;
 }
 

@@ -17,14 +17,14 @@
 struct vm;
 
 /*
- * Open /dev/kvm and create a VM over @ram (borrowed; every region becomes a
- * memory slot). @mmio and @pio (NULL where there are no ports) are borrowed:
+ * Open /dev/kvm and create a VM of KVM's machine type @type over @ram (borrowed;
+ * every region becomes a memory slot). @mmio and @pio (NULL where there are no ports) are borrowed:
  * vCPU exits are served from them, and the VM becomes their doorbell_ops.
  * *@ret_vm is owned by the caller. -ENOENT, -EACCES, -ENODEV ... with words
  * that say what to do in @err.
  */
-int vm_create(struct vm **ret_vm, struct ram *ram, struct bus *mmio, struct bus *pio,
-	      struct power *power, struct err *err);
+int vm_create(struct vm **ret_vm, unsigned long type, struct ram *ram, struct bus *mmio,
+	      struct bus *pio, struct power *power, struct err *err);
 /* All vCPUs are destroyed. Accepts NULL. */
 void vm_destroy(struct vm *vm);
 
@@ -33,6 +33,11 @@ int vm_ioctl(struct vm *vm, unsigned long request, void *arg);
 int vm_kvm_ioctl(struct vm *vm, unsigned long request, void *arg);
 /* KVM_CHECK_EXTENSION on the VM: its value, 0 when absent. */
 int vm_extension(struct vm *vm, int capability);
+/*
+ * KVM_CHECK_EXTENSION before there is a VM; 0 also when /dev/kvm can't be opened,
+ * which vm_create will tell.
+ */
+int kvm_host_extension(int capability);
 /* The guest memory that @vm was created with. */
 struct ram *vm_ram(const struct vm *vm);
 
@@ -43,24 +48,35 @@ struct ram *vm_ram(const struct vm *vm);
 int vm_irq_line(struct vm *vm, uint32_t gsi, struct irq_line **ret_line);
 
 /*
- * The MSI sink: routes from the first GSI that arch leaves free (vm_init_routes).
+ * The MSI sink: routes from the first GSI that arch leaves free (vm_add_chip_routes).
  * Owned by the VM.
  */
 struct msi_sink *vm_msi_sink(struct vm *vm);
 
 /*
  * Start with the routes that the interrupt controller's pins need: @count pins
- * of chip @irqchip, pin n = GSI n; MSI vectors get GSIs from @count up. Called
- * once by arch, for each chip. 0 or -errno.
+ * of chip @irqchip, pin n = GSI n; MSI vectors get GSIs from @count up. What
+ * KVM_IRQ_LINE calls GSI n is @line_base + n. Called once by arch, for each chip,
+ * when all interrupt controllers exist. 0 or -errno.
  */
-int vm_add_chip_routes(struct vm *vm, uint32_t irqchip, uint32_t first_gsi, uint32_t count);
+int vm_add_chip_routes(struct vm *vm, uint32_t irqchip, uint32_t first_gsi, uint32_t count,
+		       uint32_t line_base);
+
+/*
+ * A doorbell that stands for pins: a message to @doorbell raises the pin whose GSI
+ * is the message's data - @data_base, if that is one of the @count GSIs from
+ * @first_gsi up, and is refused otherwise. At most one; after vm_add_chip_routes,
+ * before the first vector.
+ */
+void vm_set_msi_pins(struct vm *vm, gpa_t doorbell, uint32_t data_base, uint32_t first_gsi,
+		     uint32_t count);
 
 struct vcpu;
 
 /* What arch does with a stopped vCPU; called on the vCPU's thread. */
 struct vcpu_arch_ops {
 	/*
-	 * Serve an exit that isn't MMIO or port I/O. @run is the vCPU's struct
+	 * Serve an exit that isn't MMIO, port I/O or a system event. @run is the vCPU's struct
 	 * kvm_run. Returns 0 to go on, or -errno with words in @err when the
 	 * vCPU can't.
 	 */

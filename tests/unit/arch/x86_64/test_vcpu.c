@@ -75,7 +75,8 @@ static void setup(void)
 	cr_assert_eq(bus_add(&m.pio, &window), 0);
 	cr_assert_eq(arch_map_init(&m.map, MIB(16), &err), 0);
 	cr_assert_eq(ram_create(&m.ram, &m.map.ram, &err), 0);
-	cr_assert_eq(vm_create(&m.vm, m.ram, &m.mmio, &m.pio, &m.power, &err), 0, "%s", err.text);
+	cr_assert_eq(vm_create(&m.vm, 0, m.ram, &m.mmio, &m.pio, &m.power, &err), 0, "%s",
+		     err.text);
 	cr_assert_eq(arch_create(&m.arch, m.vm, &m.map, &m.mmio, &m.pio, &m.power, &err), 0, "%s",
 		     err.text);
 	cr_assert_eq(arch_create_vcpus(m.arch, m.vcpu, ARRAY_SIZE(m.vcpu), &err), 0, "%s",
