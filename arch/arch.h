@@ -47,13 +47,25 @@ void arch_destroy(struct arch *arch);
 /* Create @count vCPUs with features and topology set, into @vcpus. 0 or -errno, words in @err. */
 int arch_create_vcpus(struct arch *arch, struct vcpu **vcpus, unsigned count, struct err *err);
 
-/* The console's serial port: its window, bus (port I/O or MMIO) and interrupt. */
-struct arch_serial {
-	bool port_io;
+/* A device with one window (of the bus that its kind implies) and one interrupt; base 0 = absent.
+ */
+struct arch_wired {
 	uint64_t base;
 	uint32_t gsi;
 };
-void arch_serial(const struct arch *arch, struct arch_serial *ret_serial);
+
+/* Devices that are neither the processor's nor plugged in; machine_board.c creates them. */
+struct arch_board {
+	enum arch_serial_kind {
+		ARCH_SERIAL_16550, /* in port I/O */
+		ARCH_SERIAL_PL011, /* in MMIO */
+	} serial_kind;
+	struct arch_wired serial;
+	struct arch_wired rtc;	/* a PL031 */
+	struct arch_wired gpio; /* a PL061 */
+	unsigned power_button;	/* the gpio's line for it, or, without a gpio, the GSI to pulse */
+};
+void arch_board(const struct arch *arch, struct arch_board *ret_board);
 
 /* Fill in what arch knows of @platform: cpus, RAM, controllers, serial, power, PCI windows. */
 void arch_describe(const struct arch *arch, struct platform *platform);
@@ -78,9 +90,6 @@ int arch_boot(struct arch *arch, const struct arch_boot *boot, const struct plat
 
 /* Interrupt controllers, timers and fixed devices as after power-on. vCPUs stopped. */
 int arch_reset(struct arch *arch, struct err *err);
-
-/* Press the guest's power button. Any thread. */
-void arch_press_power_button(struct arch *arch);
 
 /* The default kernel command line of this architecture, e.g. "console=ttyS0 panic=-1". */
 const char *arch_default_cmdline(void);

@@ -22,7 +22,7 @@
  *
  *	machine_place_devices     config -> m->device[]: which slot or window, which endpoint
  *	create_platform           map, RAM, buses, VM, interrupt controllers, PCI root
- *	create_console            the serial port and the terminal behind it
+ *	machine_create_board      what arch solders to it: the serial port, the console behind it
  *	machine_create_devices    loops, backends, virtio devices, transports
  *	machine_describe_devices  m->platform, from which arch builds the tables
  *	arch_boot                 kernel, initrd, tables, registers
@@ -107,56 +107,9 @@ static int create_platform(struct machine *m, struct err *err)
 	return pci_root_create(&m->pci, &root, err);
 }
 
-/*
- * The console: a loop that reads the terminal into the serial port, which
- * writes back through the chardev.
- */
-
-static size_t console_input(void *opaque, const uint8_t *bytes, size_t len)
-{
-	struct machine *m = opaque;
-
-	return uart16550_input(m->uart, bytes, len);
-}
-
-static void console_break(void *opaque)
-{
-	struct machine *m = opaque;
-
-	uart16550_break(m->uart);
-}
-
-static void console_quit(void *opaque)
+void machine_quit(void *opaque)
 {
 	post_event(opaque, EVENT_QUIT);
-}
-
-static int create_console(struct machine *m, struct err *err)
-{
-	static const struct console_hooks hooks = { .input = console_input,
-						    .brk = console_break,
-						    .quit = console_quit };
-	struct arch_serial serial;
-	struct irq_line *irq;
-	int r;
-
-	arch_serial(m->arch, &serial);
-	r = vm_irq_line(m->vm, serial.gsi, &irq);
-	if (r < 0)
-		return err_set(err, -r, "serial port: no interrupt line %u: %s", serial.gsi,
-			       strerror(-r));
-	r = loop_create(&m->console_loop, "console", err);
-	if (r < 0)
-		return r;
-	r = console_create(&m->console, m->config->console, m->config->console_file, err);
-	if (r < 0)
-		return r;
-	r = uart16550_create(&m->uart, serial.port_io ? &m->pio : &m->mmio, serial.base, irq,
-			     console_chardev(m->console), err);
-	if (r < 0)
-		return r;
-	uart16550_on_room(m->uart, console_room, m->console);
-	return console_start(m->console, m->console_loop, &hooks, m, err);
 }
 
 static int open_file(const char *option, const char *path, struct err *err)
@@ -219,7 +172,7 @@ static int machine_init(struct machine *m, struct err *err)
 	r = create_platform(m, err);
 	if (r < 0)
 		return r;
-	r = create_console(m, err);
+	r = machine_create_board(m, err);
 	if (r < 0)
 		return r;
 	r = machine_create_devices(m, err);
@@ -235,9 +188,7 @@ static void machine_finish(struct machine *m)
 	/* The terminal first: whatever follows may print. */
 	console_stop(m->console);
 	machine_destroy_devices(m);
-	uart16550_destroy(m->uart);
-	console_destroy(m->console);
-	loop_destroy(m->console_loop);
+	machine_destroy_board(m);
 	pci_root_destroy(m->pci);
 	for (unsigned i = 0; i < m->num_vcpus; i++)
 		vcpu_destroy(m->vcpu[i]);
@@ -305,7 +256,7 @@ static int machine_reset(struct machine *m, struct err *err)
 		else
 			virtio_mmio_reset(m->device[i].mmio);
 	}
-	uart16550_reset(m->uart);
+	machine_reset_board(m);
 	int r = arch_reset(m->arch, err);
 
 	return r < 0 ? r : boot_and_start(m, err);
@@ -353,7 +304,7 @@ static void on_signal(struct machine *m, int signal_fd, bool *pressed)
 		}
 		*pressed = true;
 		log_info("signal %u: pressing the guest's power button", info.ssi_signo);
-		arch_press_power_button(m->arch);
+		machine_press_power_button(m);
 	}
 }
 

@@ -2,9 +2,9 @@
 #define VMM_MACHINE_STATE_H
 
 /*
- * The machine as machine.c (the board, its life), machine_devices.c (what is
- * plugged into it) and report.c (what the person sees) share it. Everything here
- * belongs to the main thread; vCPUs and loops see only what they were given.
+ * The machine as machine.c (its life), machine_board.c (what is soldered to it),
+ * machine_devices.c (what is plugged into it) and report.c (what the person sees) share it.
+ * Everything here belongs to the main thread; vCPUs and loops see only what they were given.
  */
 
 #include <stdatomic.h>
@@ -12,6 +12,9 @@
 #include "arch/arch.h"
 #include "devices/iommu/viommu.h"
 #include "devices/pci/pci.h"
+#include "devices/gpio/pl061.h"
+#include "devices/rtc/pl031.h"
+#include "devices/serial/pl011.h"
 #include "devices/serial/uart16550.h"
 #include "devices/virtio/virtio_blk.h"
 #include "devices/virtio/virtio_mmio.h"
@@ -72,9 +75,17 @@ struct machine {
 	struct vcpu *vcpu[CONFIG_MAX_CPUS];
 	unsigned num_vcpus;
 	struct pci_root *pci;
-	struct loop *console_loop;
+
+	/* The board's own devices; NULL where this architecture has none. */
+	struct loop *board_loop;
 	struct console *console;
-	struct uart16550 *uart;
+	struct uart16550 *uart; /* one of the two */
+	struct pl011 *pl011;
+	struct pl031 *rtc;
+	struct pl061 *gpio;
+	struct irq_line *power_button; /* without a gpio; the VM's */
+	unsigned power_button_line;    /* with one */
+
 	struct machine_iommu iommu[CONFIG_MAX_VIOMMUS]; /* as config->viommu[] */
 
 	unsigned num_devices, num_mmio;
@@ -88,6 +99,19 @@ struct machine {
 	int event_fd;	   /* wakes the main thread */
 	_Atomic int event; /* what ends this boot: an enum power_event or EVENT_QUIT */
 };
+
+/*
+ * Create the console and the devices that arch_board names. VM and arch exist. 0
+ * or -errno with words in @err; machine_destroy_board frees any prefix.
+ */
+int machine_create_board(struct machine *m, struct err *err);
+void machine_destroy_board(struct machine *m);
+/* As after power-on. The vCPUs are stopped. */
+void machine_reset_board(struct machine *m);
+/* The guest's power button. Any thread. */
+void machine_press_power_button(struct machine *m);
+/* The person at the console wants moat to end; @opaque is the machine. Any thread. */
+void machine_quit(void *opaque);
 
 /*
  * Fill m->device from the config and give each its slot or window and its

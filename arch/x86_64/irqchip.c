@@ -38,9 +38,6 @@ int x86_irqchip_create(struct arch *arch, struct err *err)
 	r = vm_add_chip_routes(arch->vm, KVM_IRQCHIP_IOAPIC, 0, X86_IOAPIC_PINS, 0);
 	if (r < 0)
 		return err_set(err, -r, "KVM refuses the interrupt routes: %s", strerror(-r));
-	r = vm_irq_line(arch->vm, X86_GSI_POWER_BUTTON, &arch->power_button);
-	if (r < 0)
-		return err_set(err, -r, "interrupt of the power button: %s", strerror(-r));
 	return chip_ioctl(arch, KVM_GET_IRQCHIP, "read", err);
 }
 

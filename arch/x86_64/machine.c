@@ -47,12 +47,12 @@ int arch_reset(struct arch *arch, struct err *err)
 	return x86_irqchip_reset(arch, err);
 }
 
-void arch_serial(const struct arch *arch, struct arch_serial *ret_serial)
+void arch_board(const struct arch *arch, struct arch_board *ret_board)
 {
-	*ret_serial = (struct arch_serial){
-		.port_io = true,
-		.base = X86_PORT_COM1,
-		.gsi = X86_GSI_COM1,
+	*ret_board = (struct arch_board){
+		.serial_kind = ARCH_SERIAL_16550,
+		.serial = { X86_PORT_COM1, X86_GSI_COM1 },
+		.power_button = X86_GSI_POWER_BUTTON,
 	};
 }
 

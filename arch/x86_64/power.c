@@ -72,8 +72,3 @@ void x86_power_destroy(struct arch *arch)
 	bus_remove(arch->pio, X86_PORT_POWER, arch);
 	bus_remove(arch->pio, X86_PORT_KBD_STATUS, arch);
 }
-
-void arch_press_power_button(struct arch *arch)
-{
-	irq_line_pulse(arch->power_button);
-}

@@ -92,8 +92,7 @@ struct arch {
 	struct bus *pio;     /* borrows */
 	struct power *power; /* borrows */
 	struct arch_map map;
-	struct irq_line *power_button; /* the VM's */
-	struct kvm_irqchip chip[3];    /* PIC master, PIC slave, IOAPIC after power-on */
+	struct kvm_irqchip chip[3]; /* PIC master, PIC slave, IOAPIC after power-on */
 	unsigned num_cpus;
 	struct x86_cpu_state *cpu; /* owns; one per vCPU */
 };

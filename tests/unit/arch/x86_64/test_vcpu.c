@@ -310,7 +310,6 @@ Test(vcpu, lines_are_shared_by_number)
 	irq_line_set(a, true);
 	irq_line_set(a, false);
 	irq_line_pulse(a);
-	arch_press_power_button(m.arch);
 }
 
 Test(vcpu, doorbells_need_no_exit)
