@@ -173,6 +173,27 @@ unpack_packages() {
 	rm -rf "$debs"
 }
 
+# unpack_closure SUITE ARCH DIR EXCEPT PACKAGE...: the same with all that the
+# packages depend on. EXCEPT: the packages to leave out, a regular expression.
+unpack_closure() { with_lock "closure-$1-$2" unpack_closure_locked "$@"; }
+
+unpack_closure_locked() {
+	local suite=$1 arch=$2 dir=$3 except=$4 debs deb
+	shift 4
+	apt_for "$suite" "$arch" apt-get update >&2
+	debs=$MOAT_CACHE/apt/$suite-$arch/cache/archives
+	rm -f "$debs"/*.deb
+	# By way of an installation that stops after the download.
+	apt_for "$suite" "$arch" apt-get install -y --download-only \
+		--no-install-recommends -t "$suite" "$@" >&2
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	for deb in "$debs"/*.deb; do
+		[[ $(basename "$deb") =~ ^($except)_ ]] || dpkg -x "$deb" "$dir"
+	done
+	rm -f "$debs"/*.deb
+}
+
 # kvm_boots_linux: can this machine's /dev/kvm boot a stock kernel? It needs the
 # processor's virtualization extension: the kvm_pvm module also serves a
 # /dev/kvm, but interprets the guest's kernel, a million instructions a second.
