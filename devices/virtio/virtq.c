@@ -211,9 +211,9 @@ static int part_translate(struct dma_port *port, struct virtq_ring_part *part, e
 
 /*
  * Begin a section with the ring translated. Returns 0 inside the section, or
- * -EFAULT outside it after reporting the fault.
+ * -EFAULT outside it with the first address that can't be reached.
  */
-static int ring_enter(struct virtq *vq)
+static int ring_try_enter(struct virtq *vq, iova_t *ret_fault, enum dma_dir *ret_dir)
 {
 	enum dma_dir dir = DMA_READ;
 	iova_t fault;
@@ -232,9 +232,34 @@ static int ring_enter(struct virtq *vq)
 	return 0;
 refused:
 	dma_leave(vq->port);
+	*ret_fault = fault;
+	*ret_dir = dir;
+	return -EFAULT;
+}
+
+/* The same, and the fault is reported. */
+static int ring_enter(struct virtq *vq)
+{
+	enum dma_dir dir;
+	iova_t fault;
+
+	if (!ring_try_enter(vq, &fault, &dir))
+		return 0;
 	vq->errors++;
 	dma_fault(vq->port, fault, dir);
 	return -EFAULT;
+}
+
+/*
+ * The same, silently: for what goes along with a look at the ring, which reports
+ * by itself. The driver gets one report of one access.
+ */
+static bool ring_enter_quietly(struct virtq *vq)
+{
+	enum dma_dir dir;
+	iova_t fault;
+
+	return !ring_try_enter(vq, &fault, &dir);
 }
 
 static void ring_leave(struct virtq *vq)
@@ -496,7 +521,7 @@ bool virtq_publish(struct virtq *vq)
 
 bool virtq_enable_kicks(struct virtq *vq)
 {
-	if (vq->state != VIRTQ_RUNNING || ring_enter(vq) < 0)
+	if (vq->state != VIRTQ_RUNNING || !ring_enter_quietly(vq))
 		return false;
 	if (vq->event_idx)
 		field_store(&vq->used, avail_event_offset(vq), vq->next_avail,
@@ -516,7 +541,7 @@ void virtq_disable_kicks(struct virtq *vq)
 {
 	if (vq->state != VIRTQ_RUNNING || vq->event_idx)
 		return;
-	if (ring_enter(vq) < 0)
+	if (!ring_enter_quietly(vq))
 		return;
 	field_store(&vq->used, RING_FLAGS, USED_F_NO_NOTIFY, memory_order_relaxed);
 	ring_leave(vq);
