@@ -69,7 +69,10 @@ static void do_probe(struct iommu *iommu, const struct virtio_iommu_probe *req, 
 		   iommu_probe(iommu, le32_get(req->endpoint), answer->bytes));
 }
 
-/* The readable length of a request of @type; SIZE_MAX when there is no such type. */
+/*
+ * The readable length of a request of @type; SIZE_MAX when there is no such type,
+ * or none without a feature (5.13.6.5 to 5.13.6.7).
+ */
 static size_t request_size(uint8_t type, uint64_t features)
 {
 	switch (type) {
@@ -78,9 +81,11 @@ static size_t request_size(uint8_t type, uint64_t features)
 	case VIRTIO_IOMMU_T_DETACH:
 		return sizeof(struct virtio_iommu_detach);
 	case VIRTIO_IOMMU_T_MAP:
-		return sizeof(struct virtio_iommu_map);
+		return features & VIRTIO_IOMMU_F_MAP_UNMAP ? sizeof(struct virtio_iommu_map)
+							   : SIZE_MAX;
 	case VIRTIO_IOMMU_T_UNMAP:
-		return sizeof(struct virtio_iommu_unmap);
+		return features & VIRTIO_IOMMU_F_MAP_UNMAP ? sizeof(struct virtio_iommu_unmap)
+							   : SIZE_MAX;
 	case VIRTIO_IOMMU_T_PROBE:
 		return features & VIRTIO_IOMMU_F_PROBE ? sizeof(struct virtio_iommu_probe)
 						       : SIZE_MAX;

@@ -483,6 +483,19 @@ Test(viommu, spec_43_probe_needs_the_feature)
 	cr_assert_eq(at(OUT + IOMMU_PROBE_SIZE)[0], 0xaa);
 }
 
+Test(viommu, spec_09_map_and_unmap_need_the_feature)
+{
+	struct virtio_iommu_map map = map_req(1, 0, PAGE - 1, TARGET, 3);
+	struct virtio_iommu_unmap unmap = unmap_req(0, PAGE - 1);
+
+	virtio_host_reset(env.dev);
+	activate(ALL_FEATURES & ~VIRTIO_IOMMU_F_MAP_UNMAP);
+	attach(1, 8);
+	cr_assert_eq(request(&map, sizeof(map), 4), 0);
+	cr_assert_eq(request(&unmap, sizeof(unmap), 4), 0);
+	cr_assert_eq(at(OUT)[0], 0xaa);
+}
+
 Test(viommu, spec_47_probe_with_a_short_buffer)
 {
 	const uint32_t rooms[] = { 4, 5, 28, IOMMU_PROBE_SIZE, IOMMU_PROBE_SIZE + 3 };
