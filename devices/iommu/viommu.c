@@ -389,8 +389,10 @@ static void viommu_activate(struct virtio_dev *dev)
 {
 	struct viommu *v = to_viommu(dev);
 
-	/* Nobody could be told of what happened before. */
-	drop_faults(v);
+	/*
+	 * Faults that are queued now may be younger than DRIVER_OK, as this is called
+	 * some time after it. So the driver sees them; older ones were dropped.
+	 */
 	v->active = true;
 	v->poll_ns = POLL_MIN_NS;
 }
