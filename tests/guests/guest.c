@@ -1,65 +1,36 @@
-#include "guest.h"
-
-#define COM1	  0x3f8
-#define COM1_LSR  (COM1 + 5)
-#define LSR_EMPTY 0x20
-
-/* Offsets in the FADT (ACPI 6.5, 5.2.9); registers are generic address structures. */
-#define FADT_FLAGS	   112
-#define FADT_HW_REDUCED	   (1u << 20)
-#define FADT_RESET_REG	   116
-#define FADT_RESET_VALUE   128
-#define FADT_X_DSDT	   140
-#define FADT_SLEEP_CONTROL 244
-#define FADT_SIZE	   276
-#define GAS_ADDRESS	   4
-#define GAS_PORT_IO	   1
+#include "tests/guests/guest.h"
+#include "tests/guests/arch.h"
 
 static unsigned checks, failures;
-
-/* GCC may call these for copies and loops it recognises. */
-void *memcpy(void *to, const void *from, size_t size);
-void *memset(void *to, int byte, size_t size);
-
-void *memcpy(void *to, const void *from, size_t size)
-{
-	void *result = to;
-
-	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
-	return result;
-}
-
-void *memset(void *to, int byte, size_t size)
-{
-	void *result = to;
-
-	__asm__ volatile("rep stosb" : "+D"(to), "+c"(size) : "a"(byte) : "memory");
-	return result;
-}
+static uint64_t next_page;
 
 void print(const char *text)
 {
-	for (; *text; text++) {
-		while (!(inb(COM1_LSR) & LSR_EMPTY))
-			;
-		outb(COM1, (uint8_t)*text);
-	}
+	arch_print(text, length(text));
 }
 
 void print_hex(uint64_t value)
 {
 	char text[19] = "0x";
+	char *to = text + 2;
+	int digits = 16;
 
-	for (int i = 0; i < 16; i++, value <<= 4)
-		text[2 + i] = "0123456789abcdef"[value >> 60];
-	text[18] = '\0';
+	while (digits > 1 && !(value >> 60)) {
+		value <<= 4;
+		digits--;
+	}
+	while (digits--) {
+		*to++ = "0123456789abcdef"[value >> 60];
+		value <<= 4;
+	}
+	*to = '\0';
 	print(text);
 }
 
-static void print_unsigned(unsigned value)
+void print_unsigned(uint64_t value)
 {
-	char text[11];
-	char *at = text + 10;
+	char text[21];
+	char *at = text + 20;
 
 	*at = '\0';
 	do {
@@ -83,12 +54,35 @@ bool check(bool good, const char *what)
 	return good;
 }
 
+void check_skip(const char *what, const char *why)
+{
+	print("ok ");
+	print_unsigned(++checks);
+	print(" - ");
+	print(what);
+	print(" # SKIP ");
+	print(why);
+	print("\n");
+}
+
 bool checks_done(void)
 {
 	print("1..");
 	print_unsigned(checks);
 	print("\n");
 	return failures == 0;
+}
+
+void checks_get(unsigned *ret_checks, unsigned *ret_failures)
+{
+	*ret_checks = checks;
+	*ret_failures = failures;
+}
+
+void checks_set(unsigned new_checks, unsigned new_failures)
+{
+	checks = new_checks;
+	failures = new_failures;
 }
 
 size_t length(const char *text)
@@ -106,6 +100,17 @@ bool equal(const void *a, const void *b, size_t size)
 
 	while (size--) {
 		if (*x++ != *y++)
+			return false;
+	}
+	return true;
+}
+
+bool all_bytes(const void *at, uint8_t byte, size_t size)
+{
+	const uint8_t *x = at;
+
+	while (size--) {
+		if (*x++ != byte)
 			return false;
 	}
 	return true;
@@ -129,7 +134,18 @@ bool has_word(const char *line, const char *word)
 	return false;
 }
 
-uint32_t get32(const uint8_t *at)
+/* Every architecture of ours is little-endian. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "values are copied as they are");
+
+uint16_t get16(const void *at)
+{
+	uint16_t value;
+
+	__builtin_memcpy(&value, at, sizeof(value));
+	return value;
+}
+
+uint32_t get32(const void *at)
 {
 	uint32_t value;
 
@@ -137,7 +153,7 @@ uint32_t get32(const uint8_t *at)
 	return value;
 }
 
-uint64_t get64(const uint8_t *at)
+uint64_t get64(const void *at)
 {
 	uint64_t value;
 
@@ -145,93 +161,77 @@ uint64_t get64(const uint8_t *at)
 	return value;
 }
 
-static bool sums_to_zero(const uint8_t *data, size_t size)
+void put16(void *at, uint16_t value)
 {
-	uint8_t sum = 0;
-
-	while (size--)
-		sum = (uint8_t)(sum + *data++);
-	return sum == 0;
+	__builtin_memcpy(at, &value, sizeof(value));
 }
 
-const uint8_t *acpi_find(uint64_t rsdp_addr, const char *signature)
+void put32(void *at, uint32_t value)
 {
-	const uint8_t *rsdp = phys(rsdp_addr);
-
-	if (!rsdp || !equal(rsdp, "RSD PTR ", 8) || !sums_to_zero(rsdp, 20) ||
-	    !sums_to_zero(rsdp, 36))
-		return NULL;
-	const uint8_t *xsdt = phys(get64(rsdp + 24));
-
-	if (!equal(xsdt, "XSDT", 4) || !sums_to_zero(xsdt, get32(xsdt + 4)))
-		return NULL;
-	for (uint32_t at = 36; at + 8 <= get32(xsdt + 4); at += 8) {
-		const uint8_t *table = phys(get64(xsdt + at));
-
-		if (equal(table, signature, 4))
-			return sums_to_zero(table, get32(table + 4)) ? table : NULL;
-	}
-	return NULL;
+	__builtin_memcpy(at, &value, sizeof(value));
 }
 
-/* The port of the register at @offset of the FADT, or 0. */
-static uint16_t fadt_port(const uint8_t *fadt, unsigned offset)
+void put64(void *at, uint64_t value)
 {
-	uint64_t port = get64(fadt + offset + GAS_ADDRESS);
-
-	return fadt[offset] == GAS_PORT_IO && port < 0x10000 ? (uint16_t)port : 0;
+	__builtin_memcpy(at, &value, sizeof(value));
 }
 
-static const uint8_t *find_fadt(uint64_t rsdp)
+uint64_t kept_page(void)
 {
-	const uint8_t *fadt = acpi_find(rsdp, "FACP");
-
-	if (!fadt || get32(fadt + 4) < FADT_SIZE || !(get32(fadt + FADT_FLAGS) & FADT_HW_REDUCED))
-		return NULL;
-	return fadt;
+	return arch_platform()->ram_start;
 }
 
-/*
- * The first element of _S5: NameOp "_S5_" PackageOp PkgLength NumElements, then
- * a byte constant or one of the opcodes Zero and One. -1 when there is none.
- */
-static int sleep_type_s5(const uint8_t *dsdt)
+void pages_reset(void)
 {
-	uint32_t size = get32(dsdt + 4);
-
-	for (uint32_t at = 36; at + 9 <= size; at++) {
-		if (!equal(dsdt + at, "_S5_\x12", 5) || dsdt[at + 5] >= 0x40)
-			continue;
-		const uint8_t *element = dsdt + at + 7;
-
-		return element[0] == 0x0a ? element[1] : element[0] <= 1 ? element[0] : -1;
-	}
-	return -1;
+	next_page = kept_page() + PAGE;
 }
 
-bool acpi_power_off(uint64_t rsdp)
+uint64_t pages(unsigned count)
 {
-	const uint8_t *fadt = find_fadt(rsdp);
+	if (!next_page)
+		pages_reset();
 
-	if (!fadt)
-		return false;
-	const uint8_t *dsdt = phys(get64(fadt + FADT_X_DSDT));
-	uint16_t port = fadt_port(fadt, FADT_SLEEP_CONTROL);
-	int type = sleep_type_s5(dsdt);
+	uint64_t page = next_page;
 
-	if (!port || type < 0)
-		return false;
-	outb(port, (uint8_t)(type << 2 | 0x20)); /* SLP_TYP, SLP_EN */
-	return true;
+	next_page += (uint64_t)count * PAGE;
+	if (next_page > arch_platform()->ram_end)
+		bail_out("a test needs more memory than there is");
+	memset(phys(page), 0, (size_t)count * PAGE);
+	return page;
 }
 
-bool acpi_reset(uint64_t rsdp)
+void scattered_pages(uint64_t *ret_page, unsigned count)
 {
-	const uint8_t *fadt = find_fadt(rsdp);
-	uint16_t port = fadt ? fadt_port(fadt, FADT_RESET_REG) : 0;
+	uint64_t first = pages(2 * count);
 
-	if (!port)
-		return false;
-	outb(port, fadt[FADT_RESET_VALUE]);
-	return true;
+	for (unsigned i = 0; i < count; i++)
+		ret_page[i] = first + 2 * PAGE * (uint64_t)(count - 1 - i);
+}
+
+uint64_t deadline_in(unsigned ms)
+{
+	return arch_ticks() + ms * arch_ticks_per_ms();
+}
+
+bool deadline_passed(uint64_t deadline)
+{
+	return (int64_t)(arch_ticks() - deadline) >= 0;
+}
+
+void delay(unsigned ms)
+{
+	uint64_t deadline = deadline_in(ms);
+
+	while (!deadline_passed(deadline))
+		arch_relax();
+}
+
+_Noreturn void bail_out(const char *why)
+{
+	print("Bail out! ");
+	print(why);
+	print("\n");
+	arch_power_off();
+	for (;;)
+		arch_relax();
 }

@@ -2,84 +2,79 @@
 #define TESTS_GUESTS_GUEST_H
 
 /*
- * What every bare-metal guest needs: COM1, TAP, the ACPI tables, power. Runs in
- * ring 3 with all ports and the first 4 GiB at hand (start.S), without a libc.
+ * What every bare-metal guest needs and no architecture changes: text on the
+ * console, TAP, words of the command line, pages. Nothing here is shared with
+ * the VMM: a guest that tests a device mustn't inherit its mistakes. There is no
+ * libc, one CPU, no interrupts: guests poll.
  */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* x86/HVM direct boot ABI: what EBX pointed to. */
-struct start_info {
-	uint32_t magic, version, flags, nr_modules;
-	uint64_t modlist, cmdline, rsdp, memmap;
-	uint32_t memmap_entries, reserved;
-};
+#define PAGE 4096u
 
-struct start_module {
-	uint64_t paddr, size, cmdline, reserved;
-};
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-struct start_memmap {
-	uint64_t addr, size;
-	uint32_t type, reserved;
-};
+/* Each guest has one; when it returns, the guest spins. Called by the architecture's entry. */
+void guest_main(void);
 
-#define START_INFO_MAGIC 0x336ec578
-
-/* Each guest has one; when it returns, the guest spins. */
-void guest_main(const struct start_info *info);
-
-static inline void outb(uint16_t port, uint8_t value)
-{
-	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
-}
-
-static inline uint8_t inb(uint16_t port)
-{
-	uint8_t value;
-
-	__asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port) : "memory");
-	return value;
-}
-
-/* @count bytes to one port with one instruction: a single exit with a count. */
-static inline void outsb(uint16_t port, const void *data, size_t count)
-{
-	__asm__ volatile("rep outsb" : "+S"(data), "+c"(count) : "d"(port) : "memory");
-}
-
-/* Guest-physical address as a pointer; below 4 GiB. */
-static inline void *phys(uint64_t addr)
-{
-	return (void *)(uintptr_t)addr;
-}
+/* GCC calls these for copies and initialisers too; each architecture has its own. */
+void *memcpy(void *to, const void *from, size_t size);
+void *memset(void *to, int byte, size_t size);
 
 void print(const char *text);
 void print_hex(uint64_t value);
+void print_unsigned(uint64_t value);
 
 /* "ok N - @what" or "not ok N - @what"; TAP's numbers count from 1. Returns @good. */
 bool check(bool good, const char *what);
+/* "ok N - @what # SKIP @why". */
+void check_skip(const char *what, const char *why);
 /* The plan line at the end, "1..N". True when every check was good. */
 bool checks_done(void);
+/* What was counted so far, and how to go on counting from there after a reboot. */
+void checks_get(unsigned *checks, unsigned *failures);
+void checks_set(unsigned checks, unsigned failures);
 
 /* True when @word is one of the words of @line. */
 bool has_word(const char *line, const char *word);
 size_t length(const char *text);
 bool equal(const void *a, const void *b, size_t size);
+/* True when all @size bytes at @at are @byte. */
+bool all_bytes(const void *at, uint8_t byte, size_t size);
 
-/* The table with @signature, checksum verified, or NULL. @rsdp as start_info has it. */
-const uint8_t *acpi_find(uint64_t rsdp, const char *signature);
-uint32_t get32(const uint8_t *at);
-uint64_t get64(const uint8_t *at);
+/* Little-endian values that may be unaligned, as in tables and wire structures. */
+uint16_t get16(const void *at);
+uint32_t get32(const void *at);
+uint64_t get64(const void *at);
+void put16(void *at, uint16_t value);
+void put32(void *at, uint32_t value);
+void put64(void *at, uint64_t value);
+
+/* Guest-physical address as a pointer: memory is identity-mapped. */
+static inline void *phys(uint64_t addr)
+{
+	return (void *)(uintptr_t)addr;
+}
 
 /*
- * Sleep state 5 through the FADT's sleep control register and the DSDT's _S5,
- * and the FADT's reset register. False when the tables don't say how; otherwise
- * they return only if the machine ignores the write.
+ * Free RAM: @count contiguous zeroed pages, aligned to a page, from a pool that
+ * pages_reset empties. Ends the guest when there are none left.
  */
-bool acpi_power_off(uint64_t rsdp);
-bool acpi_reset(uint64_t rsdp);
+uint64_t pages(unsigned count);
+void pages_reset(void);
+/* @count single pages, no two of them adjacent, in descending order. */
+void scattered_pages(uint64_t *ret_page, unsigned count);
+/* A page that neither pages() nor a reboot touches: zero when the machine is switched on. */
+uint64_t kept_page(void);
+
+/* Whether @ms milliseconds (at least) have gone since the deadline was made. */
+uint64_t deadline_in(unsigned ms);
+bool deadline_passed(uint64_t deadline);
+void delay(unsigned ms);
+
+/* Say @why in TAP's words and stop. */
+_Noreturn void bail_out(const char *why);
 
 #endif

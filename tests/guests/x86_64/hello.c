@@ -6,7 +6,8 @@
  * the second.
  */
 
-#include "guest.h"
+#include "tests/guests/arch.h"
+#include "tests/guests/x86_64/x86.h"
 
 /* Outside every file and table: it tells boots of one machine apart. */
 #define BOOT_COUNTER 0x80000
@@ -60,11 +61,11 @@ static void check_initrd(const struct start_info *info)
 	      "the module is the initrd");
 }
 
-static void check_tables(const struct start_info *info)
+static void check_tables(void)
 {
-	check(acpi_find(info->rsdp, "FACP") != NULL, "RSDP, XSDT and FADT are good");
-	check(acpi_find(info->rsdp, "APIC") != NULL, "the MADT is good");
-	check(acpi_find(info->rsdp, "MCFG") != NULL, "the MCFG is good");
+	check(acpi_find("FACP") != NULL, "RSDP, XSDT and FADT are good");
+	check(acpi_find("APIC") != NULL, "the MADT is good");
+	check(acpi_find("MCFG") != NULL, "the MCFG is good");
 }
 
 static void check_holes(void)
@@ -76,9 +77,10 @@ static void check_holes(void)
 	check(inb(0x700) == 0xff, "a port without a device reads as all ones");
 }
 
-void guest_main(const struct start_info *info)
+void guest_main(void)
 {
-	const char *cmdline = phys(info->cmdline);
+	const struct start_info *info = x86_start_info();
+	const char *cmdline = arch_cmdline();
 	unsigned boot = count_boot();
 
 	print("moat guest: boot\n");
@@ -87,19 +89,18 @@ void guest_main(const struct start_info *info)
 	check(has_word(cmdline, "console=ttyS0"), "the command line starts with the default");
 	check_memory(info);
 	check_initrd(info);
-	check_tables(info);
+	check_tables();
 	check_holes();
 	bool good = checks_done();
 
 	print(good ? "moat guest: all good\n" : "moat guest: FAILED\n");
 	if (!has_word(cmdline, "reboot") || boot < 2) {
 		if (has_word(cmdline, "reset"))
-			acpi_reset(info->rsdp);
+			arch_reset();
 		if (has_word(cmdline, "keyboard"))
 			outb(0x64, 0xfe);
 		if (has_word(cmdline, "triple"))
 			__asm__ volatile("ud2");
 	}
-	if (!acpi_power_off(info->rsdp))
-		print("moat guest: the tables don't say how to power off\n");
+	arch_power_off();
 }

@@ -3,12 +3,11 @@
  * of them ask: o powers off, r resets, l prints lines for ever.
  */
 
-#include "guest.h"
+#include "tests/guests/arch.h"
+#include "tests/guests/x86_64/x86.h"
 
 #define COM1	  0x3f8
-#define COM1_FCR  (COM1 + 2)
 #define COM1_LSR  (COM1 + 5)
-#define FCR_FIFO  0x01
 #define LSR_DATA  0x01
 #define LSR_BREAK 0x10
 
@@ -22,15 +21,15 @@ static void print_byte(uint8_t byte)
 	print(text);
 }
 
-static void obey(uint8_t byte, const struct start_info *info)
+static void obey(uint8_t byte)
 {
 	print_byte(byte);
 	switch (byte) {
 	case 'o':
-		acpi_power_off(info->rsdp);
+		arch_power_off();
 		break;
 	case 'r':
-		acpi_reset(info->rsdp);
+		arch_reset();
 		break;
 	case 'l':
 		for (;;)
@@ -38,9 +37,8 @@ static void obey(uint8_t byte, const struct start_info *info)
 	}
 }
 
-void guest_main(const struct start_info *info)
+void guest_main(void)
 {
-	outb(COM1_FCR, FCR_FIFO);
 	print("moat guest: listening\n");
 	for (;;) {
 		uint8_t status = inb(COM1_LSR);
@@ -52,6 +50,6 @@ void guest_main(const struct start_info *info)
 		if (status & LSR_BREAK)
 			print("<break>\n");
 		else
-			obey(byte, info);
+			obey(byte);
 	}
 }

@@ -26,7 +26,7 @@
 	.code32
 	.globl pvh_entry
 pvh_entry:
-	movl	%ebx, %edi		/* start_info, guest_main's argument */
+	movl	%ebx, %edi		/* start_info, x86_start's argument */
 	movl	$tss, %eax		/* a descriptor's base is in pieces */
 	movw	%ax, gdt_tss + 2
 	shrl	$16, %eax
@@ -60,7 +60,7 @@ long_mode:
 	iretq
 user:
 	xorl	%ebp, %ebp
-	call	guest_main
+	call	x86_start
 1:	pause
 	jmp	1b
 
@@ -108,7 +108,7 @@ pd:	.set	page, 0
 
 	.bss
 	.balign 16
-	.skip	16384
+	.skip	65536
 stack_end:
 
 	.section .note.GNU-stack, "", @progbits
