@@ -35,7 +35,7 @@
  * readable, so reading them goes on whenever there is room.
  *
  * Output. The port writes on a vCPU's thread. A reader that pauses (less, a full
- * pipe) holds that vCPU up, as a slow line would, until console_stop raises an
+ * pipe) holds that vCPU up, as a slow line would, until console_hold raises an
  * eventfd that every waiting writer polls as well.
  */
 
@@ -430,17 +430,23 @@ int console_start(struct console *console, struct loop *loop, const struct conso
 	return 0;
 }
 
+void console_hold(struct console *console, bool on)
+{
+	eventfd_t drained;
+
+	/* Any number of times: the counter of an eventfd only grows. */
+	if (on ? eventfd_write(console->stop_fd, 1) < 0
+	       : eventfd_read(console->stop_fd, &drained) < 0)
+		log_warn("--console: can't stop: %s", strerror(errno));
+}
+
 void console_stop(struct console *console)
 {
-	const uint64_t one = 1;
-
 	if (!console)
 		return;
+	console_hold(console, true);
 	if (console->loop)
 		loop_call(console->loop, stop_input, console);
-	/* Any number of times: the counter of an eventfd only grows. */
-	if (write(console->stop_fd, &one, sizeof(one)) < 0)
-		log_warn("--console: can't stop: %s", strerror(errno));
 	if (console->terminal)
 		console_restore_terminal();
 }
@@ -449,8 +455,13 @@ void console_stop(struct console *console)
 
 static int open_file(const char *path, struct err *err)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+	/* A FIFO isn't waited for; a write that would block is (wait_writable). */
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666);
 
+	if (fd < 0 && errno == ENXIO)
+		return err_set(err, ENXIO,
+			       "--console file=%s: nobody reads from it; start its reader first",
+			       path);
 	if (fd < 0)
 		return err_set(err, errno, "--console file=%s: can't open it: %s", path,
 			       strerror(errno));

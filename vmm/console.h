@@ -50,7 +50,7 @@ void console_destroy(struct console *console);
 /*
  * Where the port's output goes; lives as long as the console, NULL for
  * CONFIG_CONSOLE_NONE. Its write waits while the reader of standard output is
- * slow, but no longer than until console_stop.
+ * slow, but no longer than until console_stop or console_hold.
  */
 struct chardev *console_chardev(struct console *console);
 
@@ -77,6 +77,12 @@ void console_room(void *console);
  * after it returned. Accepts NULL; harmless when not started. Not from the loop.
  */
 void console_stop(struct console *console);
+
+/*
+ * While @on, a write that finds no room on standard output gives up instead of
+ * waiting for a reader: so that vCPUs can be stopped in bounded time. Main thread.
+ */
+void console_hold(struct console *console, bool on);
 
 /*
  * Put the terminal back as it was before console_start; does nothing when it is

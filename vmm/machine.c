@@ -115,7 +115,8 @@ void machine_quit(void *opaque)
 static int open_file(const char *option, const char *path, struct err *err)
 {
 	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* Not to wait for who might write into a FIFO, with every signal blocked. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
 	if (fd < 0)
 		return err_set(err, errno, "%s %s: %s", option, path, strerror(errno));
@@ -245,7 +246,10 @@ static void quiet_devices(struct machine *m)
 /* Start again in place; guest memory keeps its contents, as on a warm reset. */
 static int machine_reset(struct machine *m, struct err *err)
 {
+	/* Else a vCPU that waits for a reader of its output would keep us from our signals. */
+	console_hold(m->console, true);
 	stop_vcpus(m);
+	console_hold(m->console, false);
 	clear_event(m);
 	quiet_devices(m);
 	for (unsigned i = 0; i < m->config->num_viommus; i++)

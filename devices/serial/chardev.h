@@ -7,7 +7,10 @@
 #include <stdint.h>
 
 struct chardev {
-	/* The guest printed @len bytes. vCPU thread, the port's lock held; may block briefly. */
+	/*
+	 * The guest printed @len bytes. vCPU thread, no lock held: it may block until
+	 * somebody reads, and two vCPUs may be in it at a time.
+	 */
 	void (*write)(struct chardev *chardev, const uint8_t *bytes, size_t len);
 };
 

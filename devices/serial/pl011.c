@@ -186,12 +186,17 @@ static void write_lcr_h(struct pl011 *u, uint32_t value)
 	u->lcr_h = value & 0xff;
 }
 
+/* Lets go of the lock while the byte is on its way. */
 static void transmit(struct pl011 *u, uint8_t byte)
 {
-	if (u->cr & CR_LBE)
+	if (u->cr & CR_LBE) {
 		fifo_push(u, byte);
-	else if (u->out)
+	} else if (u->out) {
+		/* A reader that pauses holds up this vCPU, but not who types or resets. */
+		primecell_unlock(&u->cell);
 		u->out->write(u->out, &byte, 1);
+		primecell_lock(&u->cell);
+	}
 	u->ris |= INT_TX;
 }
 

@@ -179,12 +179,17 @@ static void uart_write_ier(struct uart16550 *u, uint8_t value)
 	u->ier = value & UART_IER_MASK;
 }
 
+/* Lets go of the lock while the byte is on its way. */
 static void uart_transmit(struct uart16550 *u, uint8_t byte)
 {
-	if (u->mcr & UART_MCR_LOOP)
+	if (u->mcr & UART_MCR_LOOP) {
 		fifo_push(u, byte, false);
-	else if (u->out)
+	} else if (u->out) {
+		/* A reader that pauses holds up this vCPU, but not who types or resets. */
+		pthread_mutex_unlock(&u->lock);
 		u->out->write(u->out, &byte, 1);
+		pthread_mutex_lock(&u->lock);
+	}
 	u->thre = true;
 }
 
