@@ -11,6 +11,11 @@
  * the same. Packets to the gateway reach the host's loopback: passt's default
  * (--map-gw, since 2024 --map-host-loopback).
  *
+ * Questions to the resolver go on to the host's first one. passt looks for that
+ * in /etc/resolv.conf, but (Debian 12's) only when --dns doesn't say which address
+ * DHCP names. So DHCP would name the host's own resolver, which may be an address
+ * that means something else in a guest (127.0.0.53): passt_fix_dhcp corrects it.
+ *
  * The MTU is an ordinary network's, not passt's default of 65520: a frame then
  * fits into one buffer of the socket, which passt reads whole. It tries only once
  * to complete a longer one that arrives in pieces, then loses its place in the
@@ -18,6 +23,7 @@
  */
 #include "devices/net/passt.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -66,11 +72,11 @@ static bool place(int fd, int to, bool keep)
 static void __attribute__((noreturn)) child(const struct plumbing *pipes)
 {
 	static char *const argv[] = {
-		"passt",     "--foreground", "--quiet",	  "--ipv4-only", "--fd",
-		"3",	     "--address",    PASST_GUEST, "--netmask",	 PASST_PREFIX,
-		"--gateway", PASST_GATEWAY,  "--dns",	  PASST_DNS,	 "--dns-forward",
-		PASST_DNS,   "--interface",  "lo",	  "--mac-addr",	 PASST_MAC,
-		"--mtu",     PASST_MTU,	     NULL,
+		"passt",     "--foreground", "--quiet",	      "--ipv4-only", "--fd",
+		"3",	     "--address",    PASST_GUEST,     "--netmask",   PASST_PREFIX,
+		"--gateway", PASST_GATEWAY,  "--dns-forward", PASST_DNS,     "--interface",
+		"lo",	     "--mac-addr",   PASST_MAC,	      "--mtu",	     PASST_MTU,
+		NULL,
 	};
 	int sock = fcntl(pipes->sock[1], F_DUPFD, CHILD_FDS);
 	int words = fcntl(pipes->words[1], F_DUPFD, CHILD_FDS);
@@ -174,6 +180,56 @@ void passt_stop(struct passt *passt)
 	while (waitpid(passt->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	close(passt->words);
+}
+
+/* Ethernet, IPv4 without options, UDP, BOOTP up to its options (RFC 2131, 2). */
+enum {
+	FRAME_TYPE = 12,
+	IP_START = 14,
+	IP_PROTOCOL = 23,
+	UDP_START = 34,
+	UDP_CHECKSUM = 40,
+	BOOTP_START = 42,
+	BOOTP_COOKIE = BOOTP_START + 236,
+	BOOTP_OPTIONS = BOOTP_COOKIE + 4,
+};
+
+static bool is_dhcp_reply(const unsigned char *frame, size_t len)
+{
+	static const unsigned char ipv4[] = { 0x08, 0x00, 0x45 };
+	static const unsigned char ports[] = { 0, 67, 0, 68 };
+	static const unsigned char cookie[] = { 99, 130, 83, 99 };
+
+	return len > BOOTP_OPTIONS && !memcmp(frame + FRAME_TYPE, ipv4, sizeof(ipv4)) &&
+	       frame[IP_PROTOCOL] == IPPROTO_UDP &&
+	       !memcmp(frame + UDP_START, ports, sizeof(ports)) &&
+	       !memcmp(frame + BOOTP_COOKIE, cookie, sizeof(cookie));
+}
+
+void passt_fix_dhcp(unsigned char *frame, size_t len)
+{
+	enum { PAD = 0, RESOLVERS = 6, END = 255 };
+	struct in_addr dns;
+	size_t at = BOOTP_OPTIONS;
+
+	if (!is_dhcp_reply(frame, len))
+		return;
+	inet_pton(AF_INET, PASST_DNS, &dns);
+	while (at + 2 <= len && frame[at] != END) {
+		size_t body = at + 2, n = frame[at + 1];
+
+		if (frame[at] == PAD) {
+			at++;
+			continue;
+		}
+		if (n > len - body)
+			return;
+		for (size_t i = 0; frame[at] == RESOLVERS && i + sizeof(dns) <= n; i += sizeof(dns))
+			memcpy(frame + body + i, &dns, sizeof(dns));
+		at = body + n;
+	}
+	/* Zero says that there is none (RFC 768). */
+	memset(frame + UDP_CHECKSUM, 0, 2);
 }
 
 void passt_last_words(struct passt *passt, char *buf, unsigned size)

@@ -33,6 +33,12 @@ int passt_start(struct passt *ret, struct err *err);
  */
 void passt_stop(struct passt *passt);
 
+/*
+ * When the frame of @len bytes at @frame, from passt, is a DHCP reply that names
+ * resolvers, make it name PASST_DNS instead. Any frame is safe.
+ */
+void passt_fix_dhcp(unsigned char *frame, size_t len);
+
 /* The last line that passt wrote to its standard error, or "" (@size bytes). */
 void passt_last_words(struct passt *passt, char *buf, unsigned size);
 

@@ -267,6 +267,7 @@ static ssize_t user_receive(struct net_backend *net, const struct iovec *iov, un
 		user_lost(user);
 		return -EPIPE;
 	}
+	passt_fix_dhcp(user->in + user->in_start + PREFIX, (size_t)len);
 	fits = scatter(iov, iovcnt, user->in + user->in_start + PREFIX, (size_t)len);
 	user->in_start += PREFIX + (size_t)len;
 	return fits ? NET_HDR_SIZE + len : -EMSGSIZE;

@@ -7,9 +7,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <net/if.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -202,7 +207,7 @@ static const unsigned char *dhcp_option(const unsigned char *p, const unsigned c
 	return NULL;
 }
 
-Test(user, dhcp_gives_the_promised_addresses, .timeout = 20)
+static void check_dhcp(bool needs_dns)
 {
 	static const unsigned char options[] = { 0x63, 0x82, 0x53, 0x63, 53, 1,	 1,
 						 55,   3,    1,	   3,	 6,  255 };
@@ -229,8 +234,100 @@ Test(user, dhcp_gives_the_promised_addresses, .timeout = 20)
 	cr_assert_eq(memcmp(reply + 16, (unsigned char[]){ 10, 0, 2, 15 }, 4), 0);
 	value = dhcp_option(reply + 240, end, 3);
 	cr_assert(value && !memcmp(value, (unsigned char[]){ 10, 0, 2, 2 }, 4), "gateway");
+	/* A host without a resolver has none to offer. */
 	value = dhcp_option(reply + 240, end, 6);
-	cr_assert(value && !memcmp(value, (unsigned char[]){ 10, 0, 2, 3 }, 4), "DNS");
+	cr_assert(!value || !memcmp(value, (unsigned char[]){ 10, 0, 2, 3 }, 4), "DNS");
+	cr_assert(value || !needs_dns, "DNS");
+	rig_stop(&rig);
+}
+
+Test(user, dhcp_gives_the_promised_addresses, .timeout = 20)
+{
+	check_dhcp(false);
+}
+
+/*
+ * A network of our own, so that port 53 is free, where the host's resolver is at
+ * 127.0.0.53, as systemd's is: the address that a guest must not be told.
+ */
+static bool become_host_with_resolver(void)
+{
+	static const char conf[] = "nameserver 127.0.0.53\n";
+	char path[] = "/tmp/moat-resolv.XXXXXX";
+	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_LOOPBACK };
+	int fd = mkstemp(path), sock;
+
+	cr_assert(fd >= 0 && write(fd, conf, strlen(conf)) == (ssize_t)strlen(conf));
+	fchmod(fd, 0644);
+	close(fd);
+	bool good = !unshare(CLONE_NEWNET | CLONE_NEWNS) &&
+		    !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+		    !mount(path, "/etc/resolv.conf", NULL, MS_BIND, NULL);
+
+	unlink(path);
+	sock = socket(AF_INET, SOCK_DGRAM, 0);
+	good = good && !ioctl(sock, SIOCSIFFLAGS, &lo);
+	close(sock);
+	return good;
+}
+
+static bool is_dns_answer(const unsigned char *f, ssize_t len)
+{
+	return len >= 42 && f[12] == 8 && f[13] == 0 && f[23] == IPPROTO_UDP && f[35] == 53;
+}
+
+struct resolver {
+	pthread_t thread;
+	int sock;
+	ssize_t len; /* of the question */
+	char question[512];
+};
+
+static void *resolve(void *opaque)
+{
+	struct resolver *r = opaque;
+	struct sockaddr_in from;
+	socklen_t len = sizeof(from);
+
+	r->len = recvfrom(r->sock, r->question, sizeof(r->question), 0, (struct sockaddr *)&from,
+			  &len);
+	sendto(r->sock, "answer", 6, 0, (struct sockaddr *)&from, len);
+	return NULL;
+}
+
+Test(user, dns_goes_to_the_hosts_resolver, .timeout = 20)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET,
+				    .sin_port = htons(53),
+				    .sin_addr = { htonl(0x7f000035) } };
+	unsigned char frame[ETH + 20 + 8 + 8] = { 0 }, *udp = frame + ETH + 20;
+	static struct rig rig;
+	struct resolver r = { .len = -1 };
+	size_t len;
+
+	if (!become_host_with_resolver())
+		cr_skip_test("needs the right to make namespaces");
+	check_dhcp(true);
+	r.sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	cr_assert_eq(bind(r.sock, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	cr_assert_eq(pthread_create(&r.thread, NULL, resolve, &r), 0);
+	rig_start(&rig);
+	put16(udp, 4000);
+	put16(udp + 2, 53);
+	put16(udp + 4, 8 + 8);
+	memcpy(udp + 8, "question", 8);
+	len = put_ip(frame, "10.0.2.15", "10.0.2.3", IPPROTO_UDP, 8 + 8);
+	len = ask(&rig, frame, len, is_dns_answer);
+	cr_assert_eq(len, 42 + 6, "no answer");
+
+	const unsigned char *answer = rig.frame + NET_HDR_SIZE + ETH;
+
+	/* From whom it was asked: a guest drops it otherwise. */
+	cr_expect_eq(memcmp(answer + 12, (unsigned char[]){ 10, 0, 2, 3 }, 4), 0);
+	cr_expect_eq(memcmp(answer + 28, "answer", 6), 0);
+	pthread_join(r.thread, NULL);
+	cr_expect(r.len == 8 && !memcmp(r.question, "question", 8));
+	close(r.sock);
 	rig_stop(&rig);
 }
 
