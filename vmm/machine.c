@@ -282,15 +282,23 @@ static unsigned long long raise_file_limit(void)
 	return limit.rlim_cur;
 }
 
-/* The signals that ask moat to end; blocked in every thread, read by the main one. */
+/*
+ * The signals that ask moat to end; blocked in every thread, read by the main
+ * one. Those that whoever started us ignores stay so: SIGHUP under nohup, SIGINT
+ * in the background of a script.
+ */
 static int open_signals(sigset_t *ret_old)
 {
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+	struct sigaction action;
 	sigset_t set;
 
 	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
+	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++) {
+		/* A blocked signal is kept even when it is ignored: it must not be in the set. */
+		if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+			sigaddset(&set, signals[i]);
+	}
 	sigprocmask(SIG_BLOCK, &set, ret_old);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
