@@ -52,10 +52,10 @@ static uint32_t counter(const struct pl031 *rtc)
 	return (uint32_t)host_seconds() + rtc->offset;
 }
 
-/* Wait for the host's second in which the counter will be equal to the match register. */
-static void arm(struct pl031 *rtc)
+/* Wait for the host's second, @now or later, in which the counter is equal to the match register.
+ */
+static void arm(struct pl031 *rtc, int64_t now)
 {
-	int64_t now = host_seconds();
 	uint32_t ahead = rtc->match - ((uint32_t)now + rtc->offset);
 	struct itimerspec when = { .it_value.tv_sec = now + ahead };
 
@@ -108,16 +108,17 @@ static uint32_t pl031_read(struct primecell *cell, unsigned reg)
 static void pl031_write(struct primecell *cell, unsigned reg, uint32_t value)
 {
 	struct pl031 *rtc = container_of(cell, struct pl031, cell);
+	int64_t now = host_seconds();
 
 	switch (reg) {
 	case REG_MR:
 		rtc->match = value;
-		arm(rtc);
+		arm(rtc, now);
 		break;
 	case REG_LR:
 		rtc->load = value;
-		rtc->offset = value - (uint32_t)host_seconds();
-		arm(rtc);
+		rtc->offset = value - (uint32_t)now;
+		arm(rtc, now);
 		break;
 	case REG_IMSC:
 		rtc->enabled = value & INT_ALARM;
