@@ -50,6 +50,13 @@ enum { QUEUE_RX, QUEUE_TX, QUEUES };
 #define PIECES_MAX (2 * QUEUE_SIZE + NET_MAX_FRAME / 4096 + 2)
 #define ETH_HEADER 14
 
+/* The header's flags and gso_type (5.1.6). */
+#define HDR_F_NEEDS_CSUM 1
+#define GSO_NONE	 0
+#define GSO_TCPV4	 1
+#define GSO_TCPV6	 4
+#define GSO_ECN		 0x80
+
 struct net_wire_config {
 	uint8_t mac[6];
 	le16 status, max_virtqueue_pairs, mtu;
@@ -142,12 +149,43 @@ static void rx_finish(struct virtio_net *vnet)
 	rx->len = 0;
 }
 
-/* Begin with a frame: its header says one buffer until more are needed. */
+/*
+ * May the driver be given a frame with this header (5.1.6.4.1)? The backend was
+ * told what the driver takes, but a tap may hold frames of the driver before.
+ */
+static bool rx_allowed(const struct virtio_net *vnet, const struct net_wire_header *header)
+{
+	static const struct {
+		uint8_t gso;
+		uint64_t feature;
+	} known[] = {
+		{ GSO_TCPV4, VIRTIO_NET_F_GUEST_TSO4 },
+		{ GSO_TCPV6, VIRTIO_NET_F_GUEST_TSO6 },
+	};
+	const struct virtio_dev *dev = &vnet->dev;
+	uint8_t gso = header->gso_type & (uint8_t)~GSO_ECN;
+
+	if ((header->flags & HDR_F_NEEDS_CSUM) && !virtio_has_feature(dev, VIRTIO_NET_F_GUEST_CSUM))
+		return false;
+	if (gso != header->gso_type && !virtio_has_feature(dev, VIRTIO_NET_F_GUEST_ECN))
+		return false;
+	for (unsigned i = 0; i < ARRAY_SIZE(known); i++)
+		if (gso == known[i].gso)
+			return virtio_has_feature(dev, known[i].feature);
+	return gso == GSO_NONE;
+}
+
+/* Begin with a frame, or drop it: its header says one buffer until more are needed. */
 static void rx_begin(struct virtio_net *vnet, unsigned len)
 {
 	struct net_wire_header header;
 
 	memcpy(&header, vnet->rx.data, sizeof(header));
+	if (!rx_allowed(vnet, &header))
+		return;
+	/* That a checksum was found good is nothing for this driver: flags must be 0. */
+	if (!virtio_has_feature(&vnet->dev, VIRTIO_NET_F_GUEST_CSUM))
+		header.flags = 0;
 	header.num_buffers = le16_from(1);
 	memcpy(vnet->rx.data, &header, sizeof(header));
 	vnet->rx.len = len;
@@ -228,6 +266,9 @@ static void rx_run(struct virtio_net *vnet)
 
 		if (!vnet->rx.len && !rx_next(vnet))
 			break;
+		/* It was dropped. */
+		if (!vnet->rx.len)
+			continue;
 		ret = rx_deliver(vnet);
 		if (ret > 0)
 			pushed = true;

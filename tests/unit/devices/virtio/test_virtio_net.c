@@ -8,8 +8,18 @@
 #define TX 1
 
 #define F_GUEST_CSUM (1ULL << 1)
+#define F_GUEST_TSO  (7ULL << 7) /* TSO4, TSO6, ECN */
 #define F_MRG_RXBUF  (1ULL << 15)
 #define S_LINK_UP    1
+
+/* Of a frame's header. */
+#define F_NEEDS_CSUM 1
+#define F_DATA_VALID 2
+#define GSO_NONE     0
+#define GSO_TCPV4    1
+#define GSO_UDP	     3
+#define GSO_TCPV6    4
+#define GSO_ECN	     0x80
 
 #define BUFFER(n) (DATA + PAGE * (n))
 
@@ -413,6 +423,45 @@ Test(virtio_net, offloads_follow_the_driver, .timeout = 20)
 	cr_assert_eq(rig.wire.offload, 0);
 	cr_assert_eq(virtio_offered_features(rig.d.dev) & 0x3f83, 0);
 	rig_stop(&rig);
+}
+
+/* 5.1.6.4.1: what a tap still holds of the driver before isn't for this one. */
+Test(virtio_net, header_says_only_what_was_negotiated, .timeout = 20)
+{
+	static const struct {
+		uint8_t flags, gso;
+		bool without_csum, with_all; /* the frame arrives */
+	} cases[] = {
+		{ F_DATA_VALID, GSO_NONE, true, true },
+		{ F_NEEDS_CSUM, GSO_NONE, false, true },
+		{ F_NEEDS_CSUM, GSO_TCPV4, false, true },
+		{ F_NEEDS_CSUM, GSO_TCPV6 | GSO_ECN, false, true },
+		{ F_NEEDS_CSUM, GSO_UDP, false, false },
+	};
+	static struct rig rig;
+
+	for (unsigned all = 0; all < 2; all++) {
+		unsigned arrived = 0;
+
+		rig_start(&rig, true, all ? 0 : F_GUEST_CSUM | F_GUEST_TSO);
+		for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+			bool wanted = all ? cases[i].with_all : cases[i].without_csum;
+
+			offer_rx(&rig, BUFFER(i), 1526);
+			add_frame(&rig, 500, i);
+			rig.wire.in[i][0] = cases[i].flags;
+			rig.wire.in[i][1] = cases[i].gso;
+			arrive(&rig);
+			driver_settle(&rig.d);
+			cr_assert_eq(ring_used_idx(&rig.d.ring[RX]), arrived + wanted,
+				     "case %u, all %u", i, all);
+			if (wanted)
+				cr_expect_eq(*world_byte(&rig.d.w, BUFFER(arrived)),
+					     all ? cases[i].flags : 0);
+			arrived += wanted;
+		}
+		rig_stop(&rig);
+	}
 }
 
 /* A reset in the middle of a frame: the next driver gets none of it. */
