@@ -188,7 +188,7 @@ Test(file, second_writer_is_refused)
 	}
 	close(quit[0]);
 	cr_assert_eq(read(ready[0], &byte, 1), 1);
-	expect_refusal(path, EBUSY, "in use by another process");
+	expect_refusal(path, EBUSY, "in use, by another process");
 	cr_assert_eq(open_disk(&block, path, true, &err), -EBUSY, "a reader beside a writer");
 	close(quit[1]);
 	waitpid(pid, &code, 0);
