@@ -385,6 +385,13 @@ static int open_path(struct block_file *file, const char *path, bool readonly, s
 	if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
 		return err_set(err, EINVAL, "disk %s: neither a regular file nor a block device",
 			       path);
+	/*
+	 * It was there for what isn't a disk. io_uring takes it for a wish never to
+	 * wait: where the device below can't promise that, each transfer ends with
+	 * EAGAIN for ever (io_rw_init_file of Linux 6.1).
+	 */
+	if (fcntl(file->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+		return explain_open(err, errno, path, readonly);
 	return 0;
 }
 

@@ -164,6 +164,26 @@ Test(file, refusals_say_what_and_why)
 	cr_assert(strstr(err.text, "readonly=on"), "%s", err.text);
 }
 
+/* io_uring would end a transfer that has to wait with EAGAIN, and the next, and the next. */
+Test(file, the_disk_is_open_for_transfers_that_wait)
+{
+	struct block *block = must_open(false);
+	unsigned found = 0;
+
+	for (int other = 3; other < 256; other++) {
+		char link[64], target[128] = "";
+
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", other);
+		if (other == fd || readlink(link, target, sizeof(target) - 1) < 0 ||
+		    strcmp(target, path))
+			continue;
+		cr_expect_eq(fcntl(other, F_GETFL) & O_NONBLOCK, 0);
+		found++;
+	}
+	cr_assert_eq(found, 1);
+	block->ops->destroy(block);
+}
+
 /* Another process holds the disk: the lock must work between processes and within one. */
 Test(file, second_writer_is_refused)
 {
