@@ -92,7 +92,7 @@ static uint64_t bar_wanted(const struct pci_dev *dev, unsigned index)
 	unsigned reg = PCI_BASE_ADDRESS_0 + 4 * index;
 	const struct pci_bar *bar = &dev->bar[index];
 
-	if (bar->size == 0 || !(dev->config[PCI_COMMAND] & PCI_COMMAND_MEMORY))
+	if (bar->size == 0 || dev->asleep || !(dev->config[PCI_COMMAND] & PCI_COMMAND_MEMORY))
 		return 0;
 	uint64_t base = pci_config_get(dev->config, reg, 4) & PCI_BASE_ADDRESS_MEM_MASK;
 
@@ -225,7 +225,7 @@ void pci_config_write(struct pci_root *root, unsigned rid, unsigned offset, unsi
 		config_apply_locked(dev, offset, size, value);
 	pci_root_unlock(root);
 	if (dev && dev->config_written)
-		dev->config_written(dev, offset, size);
+		dev->config_written(dev, offset, size, value);
 }
 
 void pci_dev_reset(struct pci_dev *dev)

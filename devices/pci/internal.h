@@ -30,10 +30,6 @@ uint32_t pci_config_read(struct pci_root *root, unsigned rid, unsigned offset, u
 void pci_config_write(struct pci_root *root, unsigned rid, unsigned offset, unsigned size,
 		      uint32_t value);
 
-/* Accessors for @dev->config; @offset and @size (1 to 4) lie inside. Root lock held. */
-uint32_t pci_config_get(const uint8_t *config, unsigned offset, unsigned size);
-void pci_config_put(uint8_t *config, unsigned offset, unsigned size, uint32_t value);
-
 /*
  * Make the bus agree with the BARs and the memory-decode bits of all functions.
  * Root lock held.

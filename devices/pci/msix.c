@@ -30,6 +30,8 @@
 
 #include <assert.h>
 #include <linux/pci_regs.h>
+#include <poll.h>
+#include <unistd.h>
 
 #define MSIX_BAR_SIZE KIB(4)
 #define MSIX_PBA      0x800
@@ -39,7 +41,6 @@
 #define STATE_STEP UINT32_C(2)
 
 _Static_assert(PCI_MSIX_MAX *PCI_MSIX_ENTRY_SIZE <= MSIX_PBA, "the table ends before the PBA");
-_Static_assert(PCI_MSIX_MAX <= 64, "the PBA is one quad word");
 
 void pci_msix_fire(struct pci_dev *dev, unsigned index)
 {
@@ -104,6 +105,13 @@ static void entry_sync_locked(struct pci_dev *dev, struct pci_msix_entry *e)
 		}
 		return;
 	}
+	bool first = !e->vector;
+
+	if (first && sink->ops->alloc(sink, dev->rid, &e->vector) < 0) {
+		log_limited(&dev->root->log, "PCI 00:%02x.0: no interrupt vector left for entry %u",
+			    dev->rid >> 3, (unsigned)(e - dev->msix.entry));
+		return;
+	}
 	if (was_open && e->told.address == e->message.address && e->told.data == e->message.data)
 		return;
 	if (sink->ops->update(sink, e->vector, &e->message, false) < 0) {
@@ -120,6 +128,38 @@ static void entry_sync_locked(struct pci_dev *dev, struct pci_msix_entry *e)
 	entry_set_state(e, true);
 	if (atomic_exchange_explicit(&e->pending, false, memory_order_relaxed))
 		sink->ops->fire(sink, e->vector);
+	if (first && dev->msix.changed)
+		dev->msix.changed(dev);
+}
+
+int pci_msix_eventfd(const struct pci_dev *dev, unsigned index)
+{
+	struct msi_sink *sink = dev->root->config.msi;
+	struct msi_vector *vector = dev->msix.entry[index].vector;
+
+	return vector ? sink->ops->eventfd(sink, vector) : -1;
+}
+
+static bool entry_pending(const struct pci_dev *dev, unsigned index)
+{
+	struct pollfd rung = { .fd = -1, .events = POLLIN };
+
+	if (dev->msix.changed)
+		rung.fd = pci_msix_eventfd(dev, index);
+	return atomic_load_explicit(&dev->msix.entry[index].pending, memory_order_relaxed) ||
+	       (rung.fd >= 0 && poll(&rung, 1, 0) > 0);
+}
+
+/* Forget an interrupt that never reached the guest. */
+static void entry_clear_pending(struct pci_dev *dev, unsigned index)
+{
+	int fd = dev->msix.changed ? pci_msix_eventfd(dev, index) : -1;
+	uint64_t count;
+
+	atomic_store_explicit(&dev->msix.entry[index].pending, false, memory_order_relaxed);
+	/* EAGAIN: it wasn't rung. */
+	if (fd >= 0 && read(fd, &count, sizeof(count)) < 0)
+		return;
 }
 
 void pci_msix_control_locked(struct pci_dev *dev)
@@ -130,11 +170,13 @@ void pci_msix_control_locked(struct pci_dev *dev)
 
 	atomic_store_explicit(&m->enabled, enabled, memory_order_relaxed);
 	m->function_masked = control & PCI_MSIX_FLAGS_MASKALL;
-	for (unsigned i = 0; i < m->count; i++) {
+	for (unsigned i = 0; i < m->count; i++)
 		entry_sync_locked(dev, &m->entry[i]);
-		if (!enabled)
-			atomic_store_explicit(&m->entry[i].pending, false, memory_order_relaxed);
-	}
+	if (m->changed)
+		m->changed(dev);
+	/* After the host was told to ring no more. */
+	for (unsigned i = 0; !enabled && i < m->count; i++)
+		entry_clear_pending(dev, i);
 }
 
 void pci_msix_reset_locked(struct pci_dev *dev)
@@ -149,24 +191,38 @@ void pci_msix_reset_locked(struct pci_dev *dev)
 		pci_msix_control_locked(dev);
 }
 
-/* One double word of the table or of the pending bits. Root lock held. */
-static uint32_t msix_get(const struct pci_msix *m, uint64_t offset)
+static bool in_table(const struct pci_msix *m, unsigned bar, uint64_t offset)
 {
-	uint64_t index = offset / PCI_MSIX_ENTRY_SIZE;
+	return bar == m->bar && offset >= m->table &&
+	       offset - m->table < (uint64_t)m->count * PCI_MSIX_ENTRY_SIZE;
+}
+
+/* The pending bits are whole quad words. */
+static bool in_pba(const struct pci_msix *m, unsigned bar, uint64_t offset)
+{
+	return bar == m->pba_bar && offset >= m->pba &&
+	       offset - m->pba < ALIGN_UP(m->count, 64u) / 8;
+}
+
+/* One double word of the table or of the pending bits. Root lock held. */
+static uint32_t msix_get(const struct pci_dev *dev, unsigned bar, uint64_t offset)
+{
+	const struct pci_msix *m = &dev->msix;
 	uint32_t bits = 0;
 
-	if (offset == MSIX_PBA || offset == MSIX_PBA + 4) {
-		unsigned first = offset == MSIX_PBA ? 0 : 32;
+	if (in_pba(m, bar, offset)) {
+		unsigned first = (unsigned)(offset - m->pba) * 8;
 
 		for (unsigned i = first; i < MIN(m->count, first + 32); i++) {
-			if (atomic_load_explicit(&m->entry[i].pending, memory_order_relaxed))
+			if (entry_pending(dev, i))
 				bits |= UINT32_C(1) << (i - first);
 		}
 		return bits;
 	}
-	if (index >= m->count)
+	if (!in_table(m, bar, offset))
 		return 0;
-	const struct pci_msix_entry *e = &m->entry[index];
+	offset -= m->table;
+	const struct pci_msix_entry *e = &m->entry[offset / PCI_MSIX_ENTRY_SIZE];
 
 	switch (offset % PCI_MSIX_ENTRY_SIZE) {
 	case PCI_MSIX_ENTRY_LOWER_ADDR:
@@ -207,29 +263,33 @@ static bool msix_width_ok(uint64_t offset, unsigned size)
 	return (size == 4 || size == 8) && offset % size == 0;
 }
 
-static uint64_t msix_read(void *opaque, uint64_t offset, unsigned size)
+bool pci_msix_covers(const struct pci_dev *dev, unsigned bar, uint64_t offset)
 {
-	struct pci_dev *dev = opaque;
+	return in_table(&dev->msix, bar, offset) || in_pba(&dev->msix, bar, offset);
+}
 
+uint64_t pci_msix_read(struct pci_dev *dev, unsigned bar, uint64_t offset, unsigned size)
+{
 	if (!msix_width_ok(offset, size))
 		return 0;
 	pci_root_lock(dev->root);
-	uint64_t value = msix_get(&dev->msix, offset);
+	uint64_t value = msix_get(dev, bar, offset);
 
 	if (size == 8)
-		value |= (uint64_t)msix_get(&dev->msix, offset + 4) << 32;
+		value |= (uint64_t)msix_get(dev, bar, offset + 4) << 32;
 	pci_root_unlock(dev->root);
 	return value;
 }
 
-static void msix_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
+void pci_msix_write(struct pci_dev *dev, unsigned bar, uint64_t offset, unsigned size,
+		    uint64_t value)
 {
-	struct pci_dev *dev = opaque;
-	uint64_t index = offset / PCI_MSIX_ENTRY_SIZE;
+	const struct pci_msix *m = &dev->msix;
 
-	if (!msix_width_ok(offset, size) || index >= dev->msix.count)
+	if (!msix_width_ok(offset, size) || !in_table(m, bar, offset))
 		return;
-	struct pci_msix_entry *e = &dev->msix.entry[index];
+	offset -= m->table;
+	struct pci_msix_entry *e = &m->entry[offset / PCI_MSIX_ENTRY_SIZE];
 
 	pci_root_lock(dev->root);
 	msix_put(e, offset, (uint32_t)value);
@@ -239,7 +299,46 @@ static void msix_write(void *opaque, uint64_t offset, unsigned size, uint64_t va
 	pci_root_unlock(dev->root);
 }
 
+static uint64_t msix_read(void *opaque, uint64_t offset, unsigned size)
+{
+	struct pci_dev *dev = opaque;
+
+	return pci_msix_read(dev, dev->msix.bar, offset, size);
+}
+
+static void msix_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct pci_dev *dev = opaque;
+
+	pci_msix_write(dev, dev->msix.bar, offset, size, value);
+}
+
 static const struct bus_ops msix_ops = { .read = msix_read, .write = msix_write };
+
+/* As the capability at @cap says. */
+static void msix_init(struct pci_dev *dev, unsigned cap, struct pci_msix_entry *entry)
+{
+	struct pci_msix *m = &dev->msix;
+	uint32_t table = pci_config_get(dev->config, cap + PCI_MSIX_TABLE, 4);
+	uint32_t pba = pci_config_get(dev->config, cap + PCI_MSIX_PBA, 4);
+
+	m->cap = cap;
+	m->count = pci_msix_count(dev->config, cap);
+	m->bar = table & PCI_MSIX_TABLE_BIR;
+	m->table = table & PCI_MSIX_TABLE_OFFSET;
+	m->pba_bar = pba & PCI_MSIX_PBA_BIR;
+	m->pba = pba & PCI_MSIX_PBA_OFFSET;
+	m->entry = entry;
+	for (unsigned i = 0; i < m->count; i++)
+		entry[i].masked = true;
+	pci_config_put(dev->wmask, cap + PCI_MSIX_FLAGS, 2,
+		       PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
+}
+
+unsigned pci_msix_count(const uint8_t *config, unsigned cap)
+{
+	return (pci_config_get(config, cap + PCI_MSIX_FLAGS, 2) & PCI_MSIX_FLAGS_QSIZE) + 1;
+}
 
 void pci_dev_set_msix(struct pci_dev *dev, unsigned bar, unsigned count)
 {
@@ -255,20 +354,23 @@ void pci_dev_set_msix(struct pci_dev *dev, unsigned bar, unsigned count)
 	_Static_assert(sizeof(body) == MSIX_CAP_LEN - 2, "the capability's body");
 	assert(count >= 1 && count <= PCI_MSIX_MAX && dev->msix.count == 0);
 	pci_dev_set_bar(dev, bar, MSIX_BAR_SIZE, PCI_BAR_MEM32, &msix_ops, dev);
-	dev->msix.cap = pci_dev_add_cap(dev, PCI_CAP_ID_MSIX, &body, MSIX_CAP_LEN);
-	dev->msix.bar = bar;
-	dev->msix.count = count;
-	pci_config_put(dev->wmask, dev->msix.cap + PCI_MSIX_FLAGS, 2,
-		       PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
-	for (unsigned i = 0; i < count; i++)
-		dev->msix.entry[i].masked = true;
+	msix_init(dev, pci_dev_add_cap(dev, PCI_CAP_ID_MSIX, &body, MSIX_CAP_LEN), dev->msix.own);
+}
+
+void pci_dev_place_msix(struct pci_dev *dev, unsigned cap, struct pci_msix_entry *entry,
+			void (*changed)(struct pci_dev *dev))
+{
+	assert(dev->msix.count == 0);
+	msix_init(dev, cap, entry);
+	dev->msix.changed = changed;
 }
 
 int pci_msix_alloc(struct pci_dev *dev)
 {
 	struct msi_sink *sink = dev->root->config.msi;
 
-	for (unsigned i = 0; i < dev->msix.count; i++) {
+	/* Those of a device of the host come when they are used. */
+	for (unsigned i = 0; !dev->msix.changed && i < dev->msix.count; i++) {
 		int rc = sink->ops->alloc(sink, dev->rid, &dev->msix.entry[i].vector);
 
 		if (rc < 0) {

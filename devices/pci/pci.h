@@ -53,10 +53,19 @@ struct pci_msix_entry {
 struct pci_msix {
 	unsigned count; /* 0 = none */
 	unsigned cap;	/* offset of the capability */
-	unsigned bar;
+	unsigned bar, pba_bar;
+	uint32_t table, pba; /* their offsets in these BARs */
 	_Atomic bool enabled;
 	bool function_masked;
-	struct pci_msix_entry entry[PCI_MSIX_MAX];
+	struct pci_msix_entry *entry; /* `own`, or borrows */
+	/*
+	 * Set where the vectors' eventfds are rung by the host (VFIO) and not by
+	 * pci_msix_fire: called when the guest switched MSI-X on or off, or when
+	 * it used an entry for the first time, which then has its vector; root lock
+	 * held.
+	 */
+	void (*changed)(struct pci_dev *dev);
+	struct pci_msix_entry own[PCI_MSIX_MAX];
 };
 
 struct pci_dev {
@@ -72,10 +81,13 @@ struct pci_dev {
 	/*
 	 * Hooks for registers with behaviour (VIRTIO_PCI_CAP_PCI_CFG, VFIO); NULL =
 	 * plain. Called on a vCPU thread without the root lock: before a read
-	 * (so that the function can refresh config[]) and after a write was applied.
+	 * (so that the function can refresh config[]) and after a write was applied,
+	 * with the value that the guest wrote.
 	 */
 	void (*config_reading)(struct pci_dev *dev, unsigned offset, unsigned size);
-	void (*config_written)(struct pci_dev *dev, unsigned offset, unsigned size);
+	void (*config_written)(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value);
+	/* It sleeps (D3): it decodes nothing, whatever its command register says. */
+	bool asleep;
 };
 
 /* Everything the root needs to know of its place in the machine. */
@@ -95,6 +107,15 @@ int pci_root_create(struct pci_root **ret_root, const struct pci_root_config *co
 /* All functions must be gone. Accepts NULL. */
 void pci_root_destroy(struct pci_root *root);
 
+/* The sink of message-signalled interrupts; borrowed from the root. */
+struct msi_sink *pci_root_msi(struct pci_root *root);
+
+/*
+ * Make the bus agree with the BARs after dev->asleep or config[] was changed by
+ * another way than a guest's write. Root lock held.
+ */
+void pci_root_remap_locked(struct pci_root *root);
+
 /* Lock and unlock the root, for hooks that look at config[] or BARs. */
 void pci_root_lock(struct pci_root *root);
 void pci_root_unlock(struct pci_root *root);
@@ -104,6 +125,10 @@ struct bus *pci_root_mmio(struct pci_root *root);
 
 /* A free slot number, or -ENOSPC. Slot 0 is the host bridge. */
 int pci_root_free_slot(struct pci_root *root);
+
+/* Bytes @offset to @offset + @size - 1 (1 to 4) of a configuration space, as a number. */
+uint32_t pci_config_get(const uint8_t *config, unsigned offset, unsigned size);
+void pci_config_put(uint8_t *config, unsigned offset, unsigned size, uint32_t value);
 
 /*
  * Initialise @dev as an endpoint with a type 0 header. @class_code is 24 bits.
@@ -133,6 +158,29 @@ unsigned pci_dev_add_cap(struct pci_dev *dev, uint8_t id, const void *body, unsi
  * 4 KiB for the table (at 0) and the pending bits (at 0x800). Before pci_root_add.
  */
 void pci_dev_set_msix(struct pci_dev *dev, unsigned bar, unsigned count);
+
+/*
+ * MSI-X of a device of the host, as the capability at @cap of config[] says, with
+ * its pci_msix_count entries in @entry (borrowed, zeroed). Its BARs' handlers pass
+ * what pci_msix_covers says to pci_msix_read and pci_msix_write. @changed: see
+ * struct pci_msix. Before pci_root_add.
+ */
+void pci_dev_place_msix(struct pci_dev *dev, unsigned cap, struct pci_msix_entry *entry,
+			void (*changed)(struct pci_dev *dev));
+
+/* How many vectors the MSI-X capability at @cap of @config has. */
+unsigned pci_msix_count(const uint8_t *config, unsigned cap);
+
+/* True when byte @offset of BAR @bar belongs to the table or the pending bits. */
+bool pci_msix_covers(const struct pci_dev *dev, unsigned bar, uint64_t offset);
+
+/* The guest's access to them. On a vCPU thread, without the root lock. */
+uint64_t pci_msix_read(struct pci_dev *dev, unsigned bar, uint64_t offset, unsigned size);
+void pci_msix_write(struct pci_dev *dev, unsigned bar, uint64_t offset, unsigned size,
+		    uint64_t value);
+
+/* The eventfd of vector @index (borrowed), or -1 while the guest hasn't used it. Root lock held. */
+int pci_msix_eventfd(const struct pci_dev *dev, unsigned index);
 
 /*
  * Raise vector @index: at once, or pending while masked. Nothing when MSI-X is

@@ -179,6 +179,16 @@ void pci_root_unlock(struct pci_root *root)
 	pthread_mutex_unlock(&root->lock);
 }
 
+struct msi_sink *pci_root_msi(struct pci_root *root)
+{
+	return root->config.msi;
+}
+
+void pci_root_remap_locked(struct pci_root *root)
+{
+	pci_map_bars_locked(root);
+}
+
 struct bus *pci_root_mmio(struct pci_root *root)
 {
 	return root->config.mmio;

@@ -444,7 +444,7 @@ static void config_reading(struct pci_dev *pci, unsigned offset, unsigned size)
 	pci_root_unlock(vp->root);
 }
 
-static void config_written(struct pci_dev *pci, unsigned offset, unsigned size)
+static void config_written(struct pci_dev *pci, unsigned offset, unsigned size, uint32_t value)
 {
 	struct virtio_pci *vp = container_of(pci, struct virtio_pci, pci);
 	uint32_t at, length;

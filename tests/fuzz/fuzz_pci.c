@@ -111,6 +111,11 @@ static void hook(struct pci_dev *dev, unsigned offset, unsigned size)
 	pci_root_unlock(dev->root);
 }
 
+static void written_hook(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value)
+{
+	hook(dev, offset, size);
+}
+
 static void moved(void *opaque, unsigned bar, uint64_t base, bool mapped)
 {
 	CHECK(bar == 0 && ((struct pci_dev *)opaque)->bar[0].mapped_at == base);
@@ -151,7 +156,7 @@ static void build(struct fuzz *f)
 		d->bar[0].moved = moved;
 		pci_dev_set_msix(d, 2 + i, 1 + i * 4);
 		d->config_reading = hook;
-		d->config_written = hook;
+		d->config_written = written_hook;
 		CHECK(pci_root_add(f->root, d, i + 1, NULL) == 0);
 	}
 	CHECK(pci_root_assign(f->root, NULL) == 0);

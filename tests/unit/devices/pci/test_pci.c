@@ -483,7 +483,7 @@ static void on_reading(struct pci_dev *d, unsigned offset, unsigned size)
 	pci_root_unlock(d->root);
 }
 
-static void on_written(struct pci_dev *d, unsigned offset, unsigned size)
+static void on_written(struct pci_dev *d, unsigned offset, unsigned size, uint32_t value)
 {
 	pci_root_lock(d->root);
 	num_written += offset == 0x3c && size == 1 && d->config[0x3c] == 0x42;
