@@ -6,6 +6,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include "vmm/kvm/device.h"
 #include "vmm/kvm/vm.h"
 
 struct vm_line;
@@ -33,6 +34,15 @@ struct vm_irq {
 	struct vm_line *lines; /* owns; singly linked */
 };
 
+/* KVM's slots that aren't RAM: these numbers from RAM_MAX_REGIONS up. */
+#define VM_MAX_SLOTS 256
+
+struct vm_slots {
+	struct mem_slots slots;
+	pthread_mutex_t lock; /* protects `used` */
+	bool used[VM_MAX_SLOTS];
+};
+
 struct vm {
 	int kvm_fd, fd;		/* own: /dev/kvm and the VM */
 	struct ram *ram;	/* borrows */
@@ -41,12 +51,18 @@ struct vm {
 	size_t run_size;	/* bytes of the shared struct kvm_run */
 	_Atomic uint64_t first_run_ns;
 	struct vm_irq irq;
+	struct vm_slots slots;
+	struct kvm_device vfio; /* owns; none until a device is passed through */
 };
 
 /* Set up the routing state of a new @vm. 0 or -errno with words in @err. */
 int vm_irq_init(struct vm *vm, struct err *err);
 /* Free lines and what vectors are left. Accepts a zeroed vm. */
 void vm_irq_finish(struct vm *vm);
+
+/* Set up the memory slots of a new @vm, and undo that. */
+void vm_slots_init(struct vm *vm);
+void vm_slots_finish(struct vm *vm);
 
 /* Note the time of the first KVM_RUN; later calls change nothing. */
 void vm_note_run(struct vm *vm);

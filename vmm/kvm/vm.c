@@ -175,6 +175,7 @@ int vm_create(struct vm **ret_vm, unsigned long type, struct ram *ram, struct bu
 	if (!vm)
 		return err_set(err, ENOMEM, "out of memory");
 	vm->kvm_fd = vm->fd = -1;
+	vm_slots_init(vm);
 	vm->ram = ram;
 	vm->mmio = mmio;
 	vm->pio = pio;
@@ -197,6 +198,7 @@ void vm_destroy(struct vm *vm)
 	if (!vm)
 		return;
 	vm_irq_finish(vm);
+	vm_slots_finish(vm);
 	if (vm->fd >= 0)
 		close(vm->fd);
 	if (vm->kvm_fd >= 0)

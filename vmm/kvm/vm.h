@@ -11,6 +11,7 @@
 #include "vmm/base/err.h"
 #include "vmm/core/bus.h"
 #include "vmm/core/irq.h"
+#include "vmm/core/memslot.h"
 #include "vmm/core/power.h"
 #include "vmm/core/ram.h"
 
@@ -40,6 +41,15 @@ int vm_extension(struct vm *vm, int capability);
 int kvm_host_extension(int capability);
 /* The guest memory that @vm was created with. */
 struct ram *vm_ram(const struct vm *vm);
+
+/* Memory slots besides the RAM's. Owned by the VM. */
+struct mem_slots *vm_mem_slots(struct vm *vm);
+
+/*
+ * Tell KVM of the VFIO group or device whose file is @fd (borrowed), so that it
+ * honours what the device's caches need. 0 or -errno with words in @err.
+ */
+int vm_add_vfio(struct vm *vm, int fd, struct err *err);
 
 /*
  * An interrupt line for @gsi, by irqfd (pulse) and KVM_IRQ_LINE (set). Owned by

@@ -1,0 +1,32 @@
+#ifndef VMM_CORE_MEMSLOT_H
+#define VMM_CORE_MEMSLOT_H
+
+/*
+ * Host memory that the guest sees besides its RAM: the registers of a device
+ * that is passed through. The guest's accesses go there without an exit; no
+ * emulated device can reach it (ram.h doesn't know it).
+ */
+
+#include "vmm/base/types.h"
+
+struct mem_slots;
+
+struct mem_slots_ops {
+	/*
+	 * Show the guest @size bytes at @host (borrowed until removed) at @gpa; all
+	 * three are multiples of the host's page size. *@ret_slot names it. 0;
+	 * -EEXIST when something else of this kind, or RAM, is there; -ENOSPC;
+	 * another -errno of the host. Any thread.
+	 */
+	int (*add)(struct mem_slots *slots, gpa_t gpa, uint64_t size, void *host,
+		   unsigned *ret_slot);
+	/* When it returns, the guest can't reach it any more. Any thread. */
+	void (*remove)(struct mem_slots *slots, unsigned slot);
+};
+
+/* Embedded in its implementation. */
+struct mem_slots {
+	const struct mem_slots_ops *ops;
+};
+
+#endif

@@ -1,0 +1,83 @@
+/* What a device that is passed through needs of the VM: memory slots, KVM's VFIO device. */
+#include "vmm/kvm/vm.h"
+
+#include <errno.h>
+#include "vmm/kvm/internal.h"
+
+static struct vm *slots_vm(struct mem_slots *slots)
+{
+	return container_of(slots, struct vm, slots.slots);
+}
+
+static int set_slot(struct vm *vm, unsigned slot, uint64_t gpa, uint64_t size, void *host)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = RAM_MAX_REGIONS + slot,
+		.guest_phys_addr = gpa,
+		.memory_size = size,
+		.userspace_addr = (uintptr_t)host,
+	};
+
+	return kvm_fd_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+static int slots_add(struct mem_slots *slots, gpa_t gpa, uint64_t size, void *host,
+		     unsigned *ret_slot)
+{
+	struct vm *vm = slots_vm(slots);
+	unsigned slot = 0;
+	int r = -ENOSPC;
+
+	pthread_mutex_lock(&vm->slots.lock);
+	while (slot < VM_MAX_SLOTS && vm->slots.used[slot])
+		slot++;
+	if (slot < VM_MAX_SLOTS)
+		r = set_slot(vm, slot, gpa.v, size, host);
+	if (r == 0) {
+		vm->slots.used[slot] = true;
+		*ret_slot = slot;
+	}
+	pthread_mutex_unlock(&vm->slots.lock);
+	return r;
+}
+
+static void slots_remove(struct mem_slots *slots, unsigned slot)
+{
+	struct vm *vm = slots_vm(slots);
+
+	pthread_mutex_lock(&vm->slots.lock);
+	set_slot(vm, slot, 0, 0, NULL);
+	vm->slots.used[slot] = false;
+	pthread_mutex_unlock(&vm->slots.lock);
+}
+
+static const struct mem_slots_ops slots_ops = { .add = slots_add, .remove = slots_remove };
+
+void vm_slots_init(struct vm *vm)
+{
+	vm->slots.slots.ops = &slots_ops;
+	pthread_mutex_init(&vm->slots.lock, NULL);
+}
+
+void vm_slots_finish(struct vm *vm)
+{
+	kvm_device_finish(&vm->vfio);
+	pthread_mutex_destroy(&vm->slots.lock);
+}
+
+struct mem_slots *vm_mem_slots(struct vm *vm)
+{
+	return &vm->slots.slots;
+}
+
+int vm_add_vfio(struct vm *vm, int fd, struct err *err)
+{
+	int32_t group = fd;
+	int r = 0;
+
+	if (vm->vfio.fd <= 0)
+		r = kvm_device_create(&vm->vfio, vm, KVM_DEV_TYPE_VFIO);
+	if (r == 0)
+		r = kvm_device_set(&vm->vfio, KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_ADD, &group);
+	return r < 0 ? err_set(err, -r, "KVM refuses a VFIO device: %s", strerror(-r)) : 0;
+}
