@@ -350,9 +350,15 @@ Test(listener, an_identity_that_the_host_refuses)
 	cr_assert(env.a.identity);
 }
 
-Test(listener, initial_bypass, .init = NULL)
+static void setup_open(void)
 {
 	setup_bypass(true);
+}
+
+TestSuite(listener_open, .init = setup_open, .fini = teardown);
+
+Test(listener_open, initial_bypass)
+{
 	cr_assert(env.a.identity && env.b.identity);
 }
 

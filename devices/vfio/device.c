@@ -1,0 +1,197 @@
+/* A VFIO device's file, as vfio_host_ops: the same behind every backend. */
+#include "devices/vfio/internal.h"
+
+#include <errno.h>
+#include <linux/vfio.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct device {
+	struct vfio_host host;
+	int fd; /* owns */
+	uint32_t flags;
+	/* Where each region is in the file; filled in on first use, vCPUs are stopped then. */
+	uint64_t offset[VFIO_PCI_NUM_REGIONS];
+};
+
+static struct device *to_device(struct vfio_host *host)
+{
+	return container_of(host, struct device, host);
+}
+
+/* VFIO's information about region @index with its capabilities; the caller frees it. */
+static struct vfio_region_info *region_info(struct device *d, unsigned index)
+{
+	size_t size = sizeof(struct vfio_region_info);
+
+	for (;;) {
+		struct vfio_region_info *info = calloc(1, size);
+
+		if (!info)
+			return NULL;
+		info->argsz = (uint32_t)size;
+		info->index = index;
+		int r = vfio_ioctl(d->fd, VFIO_DEVICE_GET_REGION_INFO, info);
+
+		if (r == 0 && info->argsz <= size)
+			return info;
+		size = info->argsz;
+		free(info);
+		if (r < 0) {
+			errno = -r;
+			return NULL;
+		}
+	}
+}
+
+static void sparse_areas(struct vfio_region *region, const struct vfio_region_info *info)
+{
+	const char *bytes = (const char *)info;
+
+	region->num_areas = 1;
+	region->area[0].offset = 0;
+	region->area[0].size = info->size;
+	for (size_t at = info->flags & VFIO_REGION_INFO_FLAG_CAPS ? info->cap_offset : 0;
+	     at && at + sizeof(struct vfio_info_cap_header) <= info->argsz;) {
+		const struct vfio_region_info_cap_sparse_mmap *cap = (const void *)(bytes + at);
+
+		if (cap->header.id == VFIO_REGION_INFO_CAP_SPARSE_MMAP) {
+			region->num_areas = 0;
+			for (unsigned i = 0; i < MIN(cap->nr_areas, VFIO_MAX_AREAS); i++) {
+				region->area[region->num_areas].offset = cap->areas[i].offset;
+				region->area[region->num_areas++].size = cap->areas[i].size;
+			}
+		}
+		at = cap->header.next;
+	}
+}
+
+static int device_region(struct vfio_host *host, unsigned index, struct vfio_region *ret_region)
+{
+	struct device *d = to_device(host);
+	struct vfio_region_info *info = region_info(d, index);
+
+	if (!info)
+		return -errno;
+	d->offset[index] = info->offset;
+	*ret_region = (struct vfio_region){ .size = info->size };
+	if (info->flags & VFIO_REGION_INFO_FLAG_MMAP)
+		sparse_areas(ret_region, info);
+	free(info);
+	return 0;
+}
+
+static int device_read(struct vfio_host *host, unsigned index, uint64_t offset, void *buf,
+		       unsigned size)
+{
+	struct device *d = to_device(host);
+	ssize_t n = pread(d->fd, buf, size, (off_t)(d->offset[index] + offset));
+
+	return n == size ? 0 : n < 0 ? -errno : -EIO;
+}
+
+static int device_write(struct vfio_host *host, unsigned index, uint64_t offset, const void *buf,
+			unsigned size)
+{
+	struct device *d = to_device(host);
+	ssize_t n = pwrite(d->fd, buf, size, (off_t)(d->offset[index] + offset));
+
+	return n == size ? 0 : n < 0 ? -errno : -EIO;
+}
+
+static void *device_map(struct vfio_host *host, unsigned index, uint64_t offset, uint64_t size)
+{
+	struct device *d = to_device(host);
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd,
+		       (off_t)(d->offset[index] + offset));
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void device_unmap(struct vfio_host *host, void *address, uint64_t size)
+{
+	munmap(address, size);
+}
+
+static unsigned device_irqs(struct vfio_host *host, unsigned index, bool *ret_grows)
+{
+	struct vfio_irq_info info = { .argsz = sizeof(info), .index = index };
+
+	/* An older kernel doesn't know the newer kinds. */
+	if (vfio_ioctl(to_device(host)->fd, VFIO_DEVICE_GET_IRQ_INFO, &info) < 0)
+		return 0;
+	*ret_grows = !(info.flags & VFIO_IRQ_INFO_NORESIZE);
+	return info.count;
+}
+
+static int device_set_irqs(struct vfio_host *host, unsigned index, unsigned first, unsigned count,
+			   const int *eventfd)
+{
+	size_t bytes = count * sizeof(int32_t), size = sizeof(struct vfio_irq_set) + bytes;
+	struct vfio_irq_set *set = calloc(1, size);
+
+	if (!set)
+		return -ENOMEM;
+	set->argsz = (uint32_t)size;
+	set->flags = VFIO_IRQ_SET_ACTION_TRIGGER |
+		     (count ? VFIO_IRQ_SET_DATA_EVENTFD : VFIO_IRQ_SET_DATA_NONE);
+	set->index = index;
+	set->start = first;
+	set->count = count;
+	if (count)
+		memcpy(set->data, eventfd, bytes);
+	int r = vfio_ioctl(to_device(host)->fd, VFIO_DEVICE_SET_IRQS, set);
+
+	free(set);
+	/* Positive: how many of so many interrupts the host could have given. */
+	return r > 0 ? -ENOSPC : r;
+}
+
+static int device_reset(struct vfio_host *host)
+{
+	struct device *d = to_device(host);
+
+	if (!(d->flags & VFIO_DEVICE_FLAGS_RESET))
+		return -ENOTTY;
+	return vfio_ioctl(d->fd, VFIO_DEVICE_RESET, NULL);
+}
+
+static const struct vfio_host_ops device_ops = {
+	.region = device_region,
+	.read = device_read,
+	.write = device_write,
+	.map = device_map,
+	.unmap = device_unmap,
+	.irqs = device_irqs,
+	.set_irqs = device_set_irqs,
+	.reset = device_reset,
+};
+
+int vfio_device_create(struct vfio_host **ret_host, int fd, const char *bdf, struct err *err)
+{
+	struct vfio_device_info info = { .argsz = sizeof(info) };
+	struct device *d = calloc(1, sizeof(*d));
+	int r = vfio_ioctl(fd, VFIO_DEVICE_GET_INFO, &info);
+
+	if (!d || r < 0 || !(info.flags & VFIO_DEVICE_FLAGS_PCI)) {
+		free(d);
+		close(fd);
+		return err_set(err, ENODEV, "%s: not a VFIO PCI device", bdf);
+	}
+	d->host.ops = &device_ops;
+	d->fd = fd;
+	d->flags = info.flags;
+	snprintf(d->host.bdf, sizeof(d->host.bdf), "%s", bdf);
+	*ret_host = &d->host;
+	return 0;
+}
+
+void vfio_close(struct vfio_host *host)
+{
+	if (!host)
+		return;
+	close(to_device(host)->fd);
+	free(to_device(host));
+}

@@ -1,0 +1,212 @@
+/*
+ * Message-signalled interrupts of a passed-through function, without a thread of
+ * ours: the host's handler rings an eventfd, which is an irqfd of the guest.
+ *
+ * The guest's masks only take the irqfd off (msix.c); an eventfd keeps what was
+ * rung meanwhile. On the host an MSI-X entry is switched on when the guest first
+ * unmasks it, as each costs the host an interrupt vector. A host that can't add
+ * entries while some are on gets them all anew; as an interrupt may be lost
+ * then, each is rung once: a driver bears one too many.
+ */
+#include "devices/vfio/pci_internal.h"
+
+#include <errno.h>
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+static int set_irqs(struct vfio_pci *v, unsigned index, unsigned first, unsigned count,
+		    const int *eventfds)
+{
+	int r = v->host->ops->set_irqs(v->host, index, first, count, eventfds);
+
+	if (r < 0)
+		log_limited(&v->log, "%s: the host can't switch %u interrupts %s: %s", v->name,
+			    count, count ? "on" : "off", strerror(-r));
+	return r;
+}
+
+static void msix_off(struct vfio_pci *v)
+{
+	if (v->msix_room)
+		set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, 0, NULL);
+	memset(v->msix_live, 0, v->pci.msix.count);
+	v->msix_room = 0;
+}
+
+/* Have the host switch on entries 0 to @count - 1, those with an eventfd ringing it. */
+static void msix_all(struct vfio_pci *v, unsigned count)
+{
+	int *eventfds = calloc(count, sizeof(int));
+	bool again = v->msix_room;
+
+	msix_off(v);
+	if (!eventfds)
+		return;
+	for (unsigned i = 0; i < count; i++)
+		eventfds[i] = pci_msix_eventfd(&v->pci, i);
+	if (set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds) == 0) {
+		v->msix_room = count;
+		for (unsigned i = 0; i < count; i++) {
+			v->msix_live[i] = eventfds[i] >= 0;
+			if (again && eventfds[i] >= 0)
+				eventfd_write(eventfds[i], 1);
+		}
+	}
+	free(eventfds);
+}
+
+/* struct pci_msix says when. Root lock held. */
+static void msix_changed(struct pci_dev *pci)
+{
+	struct vfio_pci *v = container_of(pci, struct vfio_pci, pci);
+
+	if (!pci_msix_enabled(pci)) {
+		msix_off(v);
+		return;
+	}
+	for (unsigned i = pci->msix.count; i-- > 0;) {
+		int eventfd = pci_msix_eventfd(pci, i);
+
+		if (eventfd < 0 || v->msix_live[i])
+			continue;
+		if (!v->msix_room || (i >= v->msix_room && !v->msix_grows))
+			msix_all(v, i + 1);
+		else if (set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, i, 1, &eventfd) == 0)
+			v->msix_live[i] = true;
+	}
+}
+
+/* MSI ---------------------------------------------------------------------- */
+
+unsigned vfio_msi_size(uint32_t control)
+{
+	return (control & PCI_MSI_FLAGS_64BIT ? 14 : 10) +
+	       (control & PCI_MSI_FLAGS_MASKBIT ? 10 : 0);
+}
+
+static bool msi_wide(const struct vfio_pci *v)
+{
+	return pci_config_get(v->pci.config, v->msi_cap + PCI_MSI_FLAGS, 2) & PCI_MSI_FLAGS_64BIT;
+}
+
+/* The message of vector @index, and whether it is masked. */
+static bool msi_message(const struct vfio_pci *v, unsigned index, struct msi_message *message)
+{
+	const uint8_t *config = v->pci.config;
+	unsigned cap = v->msi_cap;
+	bool wide = msi_wide(v);
+	uint32_t control = pci_config_get(config, cap + PCI_MSI_FLAGS, 2);
+
+	message->address = pci_config_get(config, cap + PCI_MSI_ADDRESS_LO, 4);
+	if (wide)
+		message->address |= (uint64_t)pci_config_get(config, cap + PCI_MSI_ADDRESS_HI, 4)
+				    << 32;
+	message->data = pci_config_get(config, cap + (wide ? PCI_MSI_DATA_64 : PCI_MSI_DATA_32), 2);
+	/* The function puts its vector's number into the low bits (PCI 3.0, 6.8.1.6). */
+	message->data = (message->data & ~(v->msi_on - 1)) | index;
+	return control & PCI_MSI_FLAGS_MASKBIT &&
+	       pci_config_get(config, cap + (wide ? PCI_MSI_MASK_64 : PCI_MSI_MASK_32), 4) >>
+			       index &
+		       1;
+}
+
+static void msi_off(struct vfio_pci *v)
+{
+	if (!v->msi_on)
+		return;
+	struct msi_sink *sink = pci_root_msi(v->pci.root);
+
+	set_irqs(v, VFIO_PCI_MSI_IRQ_INDEX, 0, 0, NULL);
+	for (unsigned i = 0; i < v->msi_on; i++) {
+		sink->ops->free(sink, v->msi[i]);
+		v->msi[i] = NULL;
+	}
+	v->msi_on = 0;
+}
+
+static void msi_switch_on(struct vfio_pci *v, unsigned count)
+{
+	struct msi_sink *sink = pci_root_msi(v->pci.root);
+	int eventfds[VFIO_MAX_MSI];
+
+	for (v->msi_on = 0; v->msi_on < count; v->msi_on++) {
+		if (sink->ops->alloc(sink, v->pci.rid, &v->msi[v->msi_on]) < 0) {
+			log_limited(&v->log, "%s: no interrupt vector left", v->name);
+			msi_off(v);
+			return;
+		}
+		eventfds[v->msi_on] = sink->ops->eventfd(sink, v->msi[v->msi_on]);
+	}
+	set_irqs(v, VFIO_PCI_MSI_IRQ_INDEX, 0, count, eventfds);
+}
+
+void vfio_msi_sync_locked(struct vfio_pci *v)
+{
+	struct msi_sink *sink = pci_root_msi(v->pci.root);
+	uint32_t control =
+		v->msi_cap ? pci_config_get(v->pci.config, v->msi_cap + PCI_MSI_FLAGS, 2) : 0;
+	unsigned count = 0;
+
+	if (control & PCI_MSI_FLAGS_ENABLE)
+		count = MIN(1u << ((control & PCI_MSI_FLAGS_QSIZE) >> 4), v->msi_max);
+	if (count != v->msi_on) {
+		msi_off(v);
+		msi_switch_on(v, count);
+	}
+	for (unsigned i = 0; i < v->msi_on; i++) {
+		struct msi_message message;
+		bool masked = msi_message(v, i, &message);
+
+		if (sink->ops->update(sink, v->msi[i], &message, masked) < 0)
+			log_limited(&v->log, "%s: the host refuses the message of an interrupt",
+				    v->name);
+	}
+}
+
+static void msi_init(struct vfio_pci *v, unsigned cap)
+{
+	uint8_t *wmask = v->pci.wmask;
+	uint32_t control = pci_config_get(v->pci.config, cap + PCI_MSI_FLAGS, 2);
+	bool wide = control & PCI_MSI_FLAGS_64BIT, grows;
+
+	v->msi_cap = cap;
+	v->msi_max = MIN(v->host->ops->irqs(v->host, VFIO_PCI_MSI_IRQ_INDEX, &grows), VFIO_MAX_MSI);
+	pci_config_put(v->pci.config, cap + PCI_MSI_FLAGS, 2,
+		       control & ~(uint32_t)(PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE));
+	pci_config_put(wmask, cap + PCI_MSI_FLAGS, 2, PCI_MSI_FLAGS_ENABLE | PCI_MSI_FLAGS_QSIZE);
+	pci_config_put(wmask, cap + PCI_MSI_ADDRESS_LO, 4, 0xfffffffc);
+	if (wide)
+		pci_config_put(wmask, cap + PCI_MSI_ADDRESS_HI, 4, UINT32_MAX);
+	pci_config_put(wmask, cap + (wide ? PCI_MSI_DATA_64 : PCI_MSI_DATA_32), 2, 0xffff);
+	if (control & PCI_MSI_FLAGS_MASKBIT)
+		pci_config_put(wmask, cap + (wide ? PCI_MSI_MASK_64 : PCI_MSI_MASK_32), 4,
+			       UINT32_MAX);
+}
+
+int vfio_irqs_init(struct vfio_pci *v, unsigned msix, unsigned msi, struct err *err)
+{
+	if (msi)
+		msi_init(v, msi);
+	if (!msix)
+		return 0;
+	unsigned count = pci_msix_count(v->pci.config, msix);
+
+	v->msix_entry = calloc(count, sizeof(struct pci_msix_entry));
+	v->msix_live = calloc(count, sizeof(bool));
+	if (!v->msix_entry || !v->msix_live)
+		return err_set(err, ENOMEM, "out of memory");
+	pci_config_put(v->pci.config, msix + PCI_MSIX_FLAGS, 2, count - 1);
+	v->host->ops->irqs(v->host, VFIO_PCI_MSIX_IRQ_INDEX, &v->msix_grows);
+	pci_dev_place_msix(&v->pci, msix, v->msix_entry, msix_changed);
+	return 0;
+}
+
+void vfio_irqs_off(struct vfio_pci *v)
+{
+	msi_off(v);
+	if (v->msix_live)
+		msix_off(v);
+}

@@ -1,0 +1,136 @@
+#include "devices/vfio/space.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sys/resource.h>
+#include "vmm/core/dma.h"
+
+static struct vfio_space *to_space(struct dma_listener *listener)
+{
+	return container_of(listener, struct vfio_space, listener);
+}
+
+/* Tell, once until there is room again, which limit of the host was met. */
+static void report_limit(struct vfio_space *s, int error)
+{
+	struct rlimit limit;
+
+	if (s->said_limit)
+		return;
+	s->said_limit = true;
+	if (error == ENOSPC) {
+		log_warn("%s: the host takes no more than %" PRIu64 " mappings for a device; raise "
+			 "dma_entry_limit of its module vfio_iommu_type1",
+			 s->name, s->count);
+	} else if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+		log_warn("%s: the host pins no more memory for a device: locked memory is limited "
+			 "to %" PRIu64 " KiB; raise it (ulimit -l, LimitMEMLOCK=)",
+			 s->name, (uint64_t)limit.rlim_cur >> 10);
+	} else {
+		log_warn("%s: the host has no memory to map more for a device", s->name);
+	}
+}
+
+static int map_host(struct vfio_space *s, uint64_t iova, uint64_t size, void *host, uint8_t perm)
+{
+	int r = s->ops->map(s, iova, size, host, perm);
+
+	if (r == 0) {
+		s->count++;
+	} else if (r == -ENOSPC || r == -ENOMEM) {
+		report_limit(s, -r);
+	} else {
+		log_limited(&s->log,
+			    "%s: the host refuses to map 0x%" PRIx64 ", %" PRIu64 " KiB: %s",
+			    s->name, iova, size >> 10, strerror(-r));
+	}
+	return r;
+}
+
+static int space_map(struct dma_listener *listener, iova_t first, iova_t last, gpa_t phys,
+		     uint8_t perm)
+{
+	struct vfio_space *s = to_space(listener);
+	uint64_t size = last.v - first.v + 1;
+	/* 0: the whole 64-bit space, which no RAM is behind. */
+	void *host = size ? ram_ptr(s->ram, phys, size) : NULL;
+
+	if (!host) {
+		log_limited(&s->log,
+			    "%s: the guest maps 0x%" PRIx64 "-0x%" PRIx64 " to 0x%" PRIx64
+			    ", which isn't memory: refused",
+			    s->name, first.v, last.v, phys.v);
+		return -EFAULT;
+	}
+	return map_host(s, first.v, size, host, perm);
+}
+
+static int space_unmap(struct dma_listener *listener, iova_t first, iova_t last,
+		       struct dma_ticket *ticket)
+{
+	struct vfio_space *s = to_space(listener);
+	int r = s->ops->unmap(s, first.v, last.v - first.v + 1);
+
+	if (r < 0)
+		log_warn("%s: the host fails to unmap 0x%" PRIx64 "-0x%" PRIx64 ": %s", s->name,
+			 first.v, last.v, strerror(-r));
+	s->count--;
+	s->said_limit = false;
+	return 0;
+}
+
+static int space_clear(struct dma_listener *listener, struct dma_ticket *ticket)
+{
+	struct vfio_space *s = to_space(listener);
+	int r = s->count ? s->ops->unmap_all(s) : 0;
+
+	if (r < 0)
+		log_warn("%s: the host fails to unmap everything: %s", s->name, strerror(-r));
+	s->count = 0;
+	s->said_limit = false;
+	return 0;
+}
+
+/* Map what of @region lies in @usable. */
+static int map_region(struct vfio_space *s, const struct ram_region *region,
+		      const struct vfio_range *usable)
+{
+	uint64_t first = MAX(region->base.v, usable->first);
+	uint64_t last = MIN(region->base.v + region->size - 1, usable->last);
+
+	first = ALIGN_UP(first, s->granule);
+	if (first > last || ALIGN_DOWN(last + 1, s->granule) <= first)
+		return 0;
+	return map_host(s, first, ALIGN_DOWN(last + 1, s->granule) - first,
+			(char *)region->host + (first - region->base.v), DMA_READ | DMA_WRITE);
+}
+
+static int space_identity(struct dma_listener *listener)
+{
+	struct vfio_space *s = to_space(listener);
+
+	for (unsigned i = 0; i < s->ram->count; i++) {
+		for (unsigned j = 0; j < s->num_usable; j++) {
+			int r = map_region(s, &s->ram->region[i], &s->usable[j]);
+
+			if (r < 0) {
+				space_clear(listener, NULL);
+				return r;
+			}
+		}
+	}
+	return 0;
+}
+
+static const struct dma_listener_ops space_listener_ops = {
+	.map = space_map,
+	.unmap = space_unmap,
+	.clear = space_clear,
+	.identity = space_identity,
+};
+
+void vfio_space_init(struct vfio_space *space)
+{
+	space->listener.ops = &space_listener_ops;
+	space->count = 0;
+}

@@ -1,0 +1,261 @@
+/*
+ * VFIO's older interface: a container programs the IOMMU (Type1 v2) for the
+ * groups in it. A group is what the host's IOMMU can tell from others. It gets a
+ * container of its own for as long as it is open, as it can't leave one while a
+ * device of it is; the container then mirrors whatever domain is attached.
+ */
+#include "devices/vfio/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/vfio.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include "vmm/core/dma.h"
+
+#define CONTAINER "/dev/vfio/vfio"
+
+struct type1_group {
+	struct vfio_space space;
+	unsigned number;
+	int fd, container; /* own */
+	char name[32];
+};
+
+int vfio_ioctl(int fd, unsigned long request, void *arg)
+{
+	int r;
+
+	do {
+		r = ioctl(fd, request, arg);
+	} while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : r;
+}
+
+static struct type1_group *to_group(struct vfio_space *space)
+{
+	return container_of(space, struct type1_group, space);
+}
+
+static int type1_map(struct vfio_space *space, uint64_t iova, uint64_t size, void *host,
+		     uint8_t perm)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = (perm & DMA_READ ? VFIO_DMA_MAP_FLAG_READ : 0) |
+			 (perm & DMA_WRITE ? VFIO_DMA_MAP_FLAG_WRITE : 0),
+		.vaddr = (uintptr_t)host,
+		.iova = iova,
+		.size = size,
+	};
+
+	return vfio_ioctl(to_group(space)->container, VFIO_IOMMU_MAP_DMA, &map);
+}
+
+static int type1_unmap(struct vfio_space *space, uint64_t iova, uint64_t size)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = iova,
+		.size = size,
+	};
+	int r = vfio_ioctl(to_group(space)->container, VFIO_IOMMU_UNMAP_DMA, &unmap);
+
+	/* What the host had isn't what was mapped. */
+	return r < 0 ? r : unmap.size == size ? 0 : -ENXIO;
+}
+
+static int type1_unmap_all(struct vfio_space *space)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.flags = VFIO_DMA_UNMAP_FLAG_ALL,
+	};
+	int r = vfio_ioctl(to_group(space)->container, VFIO_IOMMU_UNMAP_DMA, &unmap);
+
+	return r < 0 ? r : 0;
+}
+
+static const struct vfio_space_ops type1_ops = {
+	.map = type1_map,
+	.unmap = type1_unmap,
+	.unmap_all = type1_unmap_all,
+};
+
+/* What the container can map, from the capabilities in @info (@size bytes). */
+static void parse_info(struct vfio_space *space, const struct vfio_iommu_type1_info *info,
+		       size_t size)
+{
+	const char *bytes = (const char *)info;
+
+	space->granule = KIB(4);
+	if (info->flags & VFIO_IOMMU_INFO_PGSIZES && info->iova_pgsizes)
+		space->granule = info->iova_pgsizes & -info->iova_pgsizes;
+	for (size_t at = info->flags & VFIO_IOMMU_INFO_CAPS ? info->cap_offset : 0;
+	     at && at + sizeof(struct vfio_info_cap_header) <= size;) {
+		const struct vfio_info_cap_header *cap = (const void *)(bytes + at);
+		const struct vfio_iommu_type1_info_cap_iova_range *ranges = (const void *)cap;
+		const struct vfio_iommu_type1_info_dma_avail *avail = (const void *)cap;
+
+		if (cap->id == VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE) {
+			for (unsigned i = 0; i < MIN(ranges->nr_iovas, VFIO_MAX_RANGES); i++)
+				space->usable[space->num_usable++] =
+					(struct vfio_range){ ranges->iova_ranges[i].start,
+							     ranges->iova_ranges[i].end };
+		} else if (cap->id == VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL) {
+			space->limit = avail->avail;
+		}
+		at = cap->next;
+	}
+	/* An old kernel doesn't tell, and refuses what it can't do. */
+	if (!space->num_usable)
+		space->usable[space->num_usable++] = (struct vfio_range){ 0, UINT64_MAX };
+}
+
+static int read_info(struct type1_group *g, struct err *err)
+{
+	struct vfio_iommu_type1_info head = { .argsz = sizeof(head) };
+	int r = vfio_ioctl(g->container, VFIO_IOMMU_GET_INFO, &head);
+
+	if (r < 0)
+		return err_set(err, -r, "VFIO group %u: no information about its IOMMU: %s",
+			       g->number, strerror(-r));
+	size_t size = MAX(head.argsz, sizeof(head));
+	struct vfio_iommu_type1_info *info = calloc(1, size);
+
+	if (!info)
+		return err_set(err, ENOMEM, "out of memory");
+	info->argsz = (uint32_t)size;
+	r = vfio_ioctl(g->container, VFIO_IOMMU_GET_INFO, info);
+	if (r < 0)
+		err_set(err, -r, "VFIO group %u: no information about its IOMMU: %s", g->number,
+			strerror(-r));
+	else
+		parse_info(&g->space, info, size);
+	free(info);
+	return r < 0 ? r : 0;
+}
+
+static int open_file(const char *path, struct err *err)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		return fd;
+	int code = errno;
+
+	if (code == ENOENT || code == ENODEV || code == ENXIO)
+		return err_set(err, code,
+			       "%s isn't there: modprobe vfio-pci vfio_iommu_type1 on the host",
+			       path);
+	if (code == EACCES || code == EPERM)
+		return err_set(err, code, "%s: permission denied: chown it to you (or run as root)",
+			       path);
+	if (code == EBUSY)
+		return err_set(err, code, "%s is in use by another program", path);
+	return err_set(err, code, "%s: %s", path, strerror(code));
+}
+
+static int open_container(struct type1_group *g, struct err *err)
+{
+	g->container = open_file(CONTAINER, err);
+	if (g->container < 0)
+		return g->container;
+	if (vfio_ioctl(g->container, VFIO_GET_API_VERSION, NULL) != VFIO_API_VERSION ||
+	    vfio_ioctl(g->container, VFIO_CHECK_EXTENSION, (void *)VFIO_TYPE1v2_IOMMU) <= 0 ||
+	    vfio_ioctl(g->container, VFIO_CHECK_EXTENSION, (void *)VFIO_UNMAP_ALL) <= 0)
+		return err_set(err, ENOTSUP,
+			       CONTAINER
+			       " has no Type1 v2 IOMMU with unmap-all: "
+			       "modprobe vfio_iommu_type1; Linux 5.12 or later is needed");
+	int r = vfio_ioctl(g->fd, VFIO_GROUP_SET_CONTAINER, &g->container);
+
+	if (r < 0)
+		return err_set(err, -r, "VFIO group %u can't join a container: %s", g->number,
+			       strerror(-r));
+	r = vfio_ioctl(g->container, VFIO_SET_IOMMU, (void *)VFIO_TYPE1v2_IOMMU);
+	if (r == -EPERM)
+		return err_set(err, EPERM,
+			       "VFIO group %u: the host's IOMMU has no interrupt remapping, so the "
+			       "device could forge interrupts; to accept that: modprobe "
+			       "vfio_iommu_type1 allow_unsafe_interrupts=1",
+			       g->number);
+	if (r < 0)
+		return err_set(err, -r, "VFIO group %u: the host can't program its IOMMU: %s",
+			       g->number, strerror(-r));
+	return read_info(g, err);
+}
+
+static int open_group(struct type1_group *g, struct err *err)
+{
+	struct vfio_group_status status = { .argsz = sizeof(status) };
+	char path[64];
+
+	snprintf(path, sizeof(path), "/dev/vfio/%u", g->number);
+	g->fd = open_file(path, err);
+	if (g->fd < 0)
+		return g->fd;
+	int r = vfio_ioctl(g->fd, VFIO_GROUP_GET_STATUS, &status);
+
+	if (r < 0)
+		return err_set(err, -r, "%s: %s", path, strerror(-r));
+	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
+		return err_set(err, EPERM, "VFIO group %u isn't viable", g->number);
+	return open_container(g, err);
+}
+
+int type1_open(struct type1_group **ret_group, unsigned number, struct ram *ram, struct err *err)
+{
+	struct type1_group *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return err_set(err, ENOMEM, "out of memory");
+	g->number = number;
+	g->fd = g->container = -1;
+	g->space.ops = &type1_ops;
+	g->space.ram = ram;
+	g->space.name = g->name;
+	snprintf(g->name, sizeof(g->name), "VFIO group %u", number);
+	int r = open_group(g, err);
+
+	if (r < 0) {
+		type1_close(g);
+		return r;
+	}
+	vfio_space_init(&g->space);
+	*ret_group = g;
+	return 0;
+}
+
+void type1_close(struct type1_group *group)
+{
+	if (!group)
+		return;
+	if (group->fd >= 0)
+		close(group->fd);
+	if (group->container >= 0)
+		close(group->container);
+	free(group);
+}
+
+int type1_device_fd(struct type1_group *group, const char *bdf, struct err *err)
+{
+	int fd = vfio_ioctl(group->fd, VFIO_GROUP_GET_DEVICE_FD, (void *)bdf);
+
+	if (fd < 0)
+		return err_set(err, -fd, "%s: VFIO can't open it: %s", bdf, strerror(-fd));
+	return fd;
+}
+
+struct vfio_space *type1_space(struct type1_group *group)
+{
+	return &group->space;
+}
+
+int type1_keeper_fd(const struct type1_group *group)
+{
+	return group->fd;
+}

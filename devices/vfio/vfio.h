@@ -1,0 +1,29 @@
+#ifndef DEVICES_VFIO_VFIO_H
+#define DEVICES_VFIO_VFIO_H
+
+/*
+ * Devices of the host passed through to the guest, by VFIO. struct vfio is what
+ * they share: the files through which the host's IOMMU is programmed. Control
+ * path; the loops and vCPUs see only what vfio_pci.h makes.
+ */
+
+#include "devices/vfio/host.h"
+#include "vmm/base/err.h"
+
+struct vfio;
+
+/* *@ret_vfio is owned by the caller; @ram is borrowed. 0 or -errno with words in @err. */
+int vfio_create(struct vfio **ret_vfio, struct ram *ram, struct err *err);
+/* Every device is closed and nobody tells the listeners anything. Accepts NULL. */
+void vfio_destroy(struct vfio *vfio);
+
+/*
+ * Open device @bdf (0000:00:00.0). *@ret_host is the caller's to close; its
+ * space, which is empty, lives as long as @vfio. -errno with words in @err that
+ * name the step that is missing and the command for it.
+ */
+int vfio_open(struct vfio *vfio, const char *bdf, struct vfio_host **ret_host, struct err *err);
+/* The host resets the device and keeps its space. Accepts NULL. */
+void vfio_close(struct vfio_host *host);
+
+#endif

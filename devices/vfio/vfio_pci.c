@@ -1,0 +1,58 @@
+#include "devices/vfio/pci_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int vfio_pci_create(struct vfio_pci **ret_vfio, const char *name, struct vfio_host *host,
+		    struct pci_root *root, unsigned slot, struct mem_slots *slots, struct err *err)
+{
+	struct vfio_pci *v = calloc(1, sizeof(*v));
+
+	if (!v)
+		return err_set(err, ENOMEM, "out of memory");
+	v->name = name;
+	v->host = host;
+	v->slots = slots;
+	int r = vfio_config_init(v, err);
+
+	if (r == 0)
+		r = vfio_bars_init(v, err);
+	if (r == 0)
+		r = pci_root_add(root, &v->pci, slot, err);
+	if (r < 0) {
+		vfio_pci_destroy(v);
+		return r;
+	}
+	*ret_vfio = v;
+	return 0;
+}
+
+void vfio_pci_destroy(struct vfio_pci *vfio)
+{
+	if (!vfio)
+		return;
+	vfio_irqs_off(vfio);
+	pci_root_remove(vfio->pci.root, &vfio->pci);
+	vfio_bars_finish(vfio);
+	free(vfio->msix_live);
+	free(vfio->msix_entry);
+	free(vfio);
+}
+
+void vfio_pci_reset(struct vfio_pci *vfio)
+{
+	struct pci_dev *pci = &vfio->pci;
+
+	/* The registers leave the guest, interrupts and bus mastering go off. */
+	pci->asleep = false;
+	pci_dev_reset(pci);
+	pci_root_lock(pci->root);
+	vfio_msi_sync_locked(vfio);
+	pci_root_unlock(pci->root);
+	vfio_config_command(vfio);
+	int r = vfio->host->ops->reset(vfio->host);
+
+	if (r < 0)
+		log_limited(&vfio->log, "%s: %s can't be reset: %s", vfio->name, vfio->host->bdf,
+			    r == -ENOTTY ? "it has no reset of its own" : strerror(-r));
+}

@@ -1,0 +1,28 @@
+#ifndef DEVICES_VFIO_VFIO_PCI_H
+#define DEVICES_VFIO_VFIO_PCI_H
+
+/*
+ * A PCI function of the host on the guest's root bus: registers mapped straight
+ * into the guest, a filtered configuration space, interrupts by irqfd. Where its
+ * DMA goes isn't known here; that is its space's.
+ */
+
+#include "devices/pci/pci.h"
+#include "devices/vfio/host.h"
+#include "vmm/core/memslot.h"
+
+struct vfio_pci;
+
+/*
+ * Put @host (borrowed, as are @name and @slots) at slot @slot of @root. Control
+ * path. *@ret_vfio is owned by the caller. 0 or -errno with words in @err.
+ */
+int vfio_pci_create(struct vfio_pci **ret_vfio, const char *name, struct vfio_host *host,
+		    struct pci_root *root, unsigned slot, struct mem_slots *slots, struct err *err);
+/* vCPUs stopped. Accepts NULL. */
+void vfio_pci_destroy(struct vfio_pci *vfio);
+
+/* As after power-on: no DMA, no interrupts, the function reset. vCPUs stopped. */
+void vfio_pci_reset(struct vfio_pci *vfio);
+
+#endif

@@ -1,0 +1,662 @@
+/* A passed-through function as the guest and the host see it; the device is made up. */
+#include "devices/vfio/vfio_pci.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define ECAM  0xe0000000u
+#define MEM32 0xc0000000u
+#define MEM64 0x4000000000u
+#define SLOT  3
+
+/* The device: a 64-bit BAR 0 of 16 KiB with MSI-X in it, port I/O in BAR 2, a small BAR 3. */
+#define BAR_SIZE 0x4000
+#define TABLE	 0x2000
+#define PBA	 0x2800
+#define VECTORS	 70
+#define CAP_PM	 0x40
+#define CAP_BAD	 0x48 /* hidden */
+#define CAP_MSI	 0x50
+#define CAP_MSIX 0x70
+#define CAP_EXP	 0x80
+
+static struct {
+	struct vfio_host host;
+	uint8_t config[PCI_CONFIG_SIZE], bar[BAR_SIZE], small[64];
+	unsigned mapped, resets, config_size;
+	bool grows, power_saw_slots;
+	int irq[2][VECTORS]; /* MSI, MSI-X: eventfds; -1 = off */
+	unsigned room[2], set_calls;
+	int refuse_irqs;
+} dev;
+
+static struct {
+	struct mem_slots slots;
+	struct {
+		uint64_t gpa, size;
+		void *host;
+	} slot[8]; /* size 0: free */
+	int refuse;
+} mem;
+
+struct msi_vector {
+	bool used, masked;
+	int eventfd;
+	struct msi_message message;
+};
+
+static struct {
+	struct msi_sink sink;
+	struct msi_vector vector[VECTORS];
+} sink;
+
+static struct bus mmio;
+static struct pci_root *root;
+static struct vfio_pci *vfio;
+
+/* The host. */
+
+static int host_region(struct vfio_host *h, unsigned index, struct vfio_region *r)
+{
+	*r = (struct vfio_region){ 0 };
+	if (index == VFIO_PCI_CONFIG_REGION_INDEX) {
+		r->size = dev.config_size;
+	} else if (index == 0) {
+		r->size = BAR_SIZE;
+		r->num_areas = 1;
+		r->area[0].size = BAR_SIZE;
+	} else if (index == 2) {
+		r->size = 32;
+	} else if (index == 3) {
+		r->size = sizeof(dev.small);
+	}
+	return 0;
+}
+
+static uint8_t *bytes_of(unsigned index)
+{
+	return index == 0 ? dev.bar : index == 3 ? dev.small : dev.config;
+}
+
+static int host_read(struct vfio_host *h, unsigned index, uint64_t offset, void *buf, unsigned size)
+{
+	memcpy(buf, bytes_of(index) + offset, size);
+	return 0;
+}
+
+static unsigned slots_shown(void)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(mem.slot); i++)
+		n += mem.slot[i].size != 0;
+	return n;
+}
+
+static int host_write(struct vfio_host *h, unsigned index, uint64_t offset, const void *buf,
+		      unsigned size)
+{
+	if (index == VFIO_PCI_CONFIG_REGION_INDEX && offset == CAP_PM + PCI_PM_CTRL)
+		dev.power_saw_slots = slots_shown() != 0;
+	memcpy(bytes_of(index) + offset, buf, size);
+	return 0;
+}
+
+static void *host_map(struct vfio_host *h, unsigned index, uint64_t offset, uint64_t size)
+{
+	cr_assert_eq(index, 0);
+	dev.mapped++;
+	return dev.bar + offset;
+}
+
+static void host_unmap(struct vfio_host *h, void *address, uint64_t size)
+{
+	cr_assert_eq(slots_shown(), 0);
+	dev.mapped--;
+}
+
+static unsigned host_irqs(struct vfio_host *h, unsigned index, bool *ret_grows)
+{
+	*ret_grows = dev.grows;
+	return index == VFIO_PCI_MSI_IRQ_INDEX ? 4 : index == VFIO_PCI_MSIX_IRQ_INDEX ? VECTORS : 0;
+}
+
+static int host_set_irqs(struct vfio_host *h, unsigned index, unsigned first, unsigned count,
+			 const int *eventfd)
+{
+	unsigned kind = index == VFIO_PCI_MSIX_IRQ_INDEX;
+
+	dev.set_calls++;
+	if (dev.refuse_irqs)
+		return -dev.refuse_irqs;
+	if (!count) {
+		memset(dev.irq[kind], 0xff, sizeof(dev.irq[kind]));
+		dev.room[kind] = 0;
+		return 0;
+	}
+	/* What the kernel insists on. */
+	cr_assert(!dev.room[kind] || dev.grows || first + count <= dev.room[kind]);
+	cr_assert(first + count <= VECTORS);
+	memcpy(&dev.irq[kind][first], eventfd, count * sizeof(int));
+	dev.room[kind] = dev.room[kind] > first + count ? dev.room[kind] : first + count;
+	return 0;
+}
+
+static int host_reset(struct vfio_host *h)
+{
+	cr_assert_eq(slots_shown(), 0, "no register is in the guest's reach");
+	dev.resets++;
+	return 0;
+}
+
+static const struct vfio_host_ops host_ops = {
+	.region = host_region,
+	.read = host_read,
+	.write = host_write,
+	.map = host_map,
+	.unmap = host_unmap,
+	.irqs = host_irqs,
+	.set_irqs = host_set_irqs,
+	.reset = host_reset,
+};
+
+/* KVM's side. */
+
+static int slot_add(struct mem_slots *s, gpa_t gpa, uint64_t size, void *host, unsigned *ret_slot)
+{
+	unsigned i = 0;
+
+	if (mem.refuse)
+		return -mem.refuse;
+	while (mem.slot[i].size)
+		i++;
+	mem.slot[i].gpa = gpa.v;
+	mem.slot[i].size = size;
+	mem.slot[i].host = host;
+	*ret_slot = i;
+	return 0;
+}
+
+static void slot_remove(struct mem_slots *s, unsigned slot)
+{
+	cr_assert(mem.slot[slot].size);
+	mem.slot[slot].size = 0;
+}
+
+static const struct mem_slots_ops slot_ops = { slot_add, slot_remove };
+
+static int vector_alloc(struct msi_sink *s, uint32_t rid, struct msi_vector **ret_vector)
+{
+	for (unsigned i = 0; i < VECTORS; i++) {
+		if (sink.vector[i].used)
+			continue;
+		sink.vector[i] = (struct msi_vector){ true, true, eventfd(0, EFD_NONBLOCK), { 0 } };
+		*ret_vector = &sink.vector[i];
+		return 0;
+	}
+	return -ENOSPC;
+}
+
+static void vector_free(struct msi_sink *s, struct msi_vector *v)
+{
+	close(v->eventfd);
+	v->used = false;
+}
+
+static int vector_update(struct msi_sink *s, struct msi_vector *v, const struct msi_message *m,
+			 bool masked)
+{
+	v->message = *m;
+	v->masked = masked;
+	return 0;
+}
+
+static int vector_eventfd(struct msi_sink *s, struct msi_vector *v)
+{
+	return v->eventfd;
+}
+
+static const struct msi_sink_ops sink_ops = {
+	.alloc = vector_alloc,
+	.free = vector_free,
+	.update = vector_update,
+	.eventfd = vector_eventfd,
+};
+
+static unsigned vectors_used(void)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < VECTORS; i++)
+		n += sink.vector[i].used;
+	return n;
+}
+
+/* The sink's vector whose eventfd the host rings for MSI (0) or MSI-X (1) number @index. */
+static struct msi_vector *behind(unsigned kind, unsigned index)
+{
+	for (unsigned i = 0; i < VECTORS; i++) {
+		if (sink.vector[i].used && sink.vector[i].eventfd == dev.irq[kind][index])
+			return &sink.vector[i];
+	}
+	return NULL;
+}
+
+/* The guest. */
+
+static uint32_t cfg(unsigned reg, unsigned size)
+{
+	uint64_t value;
+
+	bus_read(&mmio, ECAM + (SLOT << 15) + reg, size, &value);
+	return (uint32_t)value;
+}
+
+static void cfg_write(unsigned reg, unsigned size, uint32_t value)
+{
+	bus_write(&mmio, ECAM + (SLOT << 15) + reg, size, value);
+}
+
+static uint64_t bar0(void)
+{
+	return (cfg(0x10, 4) & ~15u) | (uint64_t)cfg(0x14, 4) << 32;
+}
+
+static uint32_t bar_read(uint64_t offset, unsigned size)
+{
+	uint64_t value;
+
+	bus_read(&mmio, bar0() + offset, size, &value);
+	return (uint32_t)value;
+}
+
+static void entry_write(unsigned entry, unsigned reg, uint32_t value)
+{
+	bus_write(&mmio, bar0() + TABLE + 16 * entry + reg, 4, value);
+}
+
+static void entry_use(unsigned entry)
+{
+	entry_write(entry, 0, 0xfee00000);
+	entry_write(entry, 8, 0x100 + entry);
+	entry_write(entry, 12, 0);
+}
+
+static void msix_enable(void)
+{
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	cfg_write(CAP_MSIX + 2, 2, PCI_MSIX_FLAGS_ENABLE);
+}
+
+static void put(unsigned reg, unsigned size, uint32_t value)
+{
+	pci_config_put(dev.config, reg, size, value);
+}
+
+static void make_device(void)
+{
+	memset(&dev, 0, sizeof(dev));
+	memset(dev.irq, 0xff, sizeof(dev.irq));
+	dev.host.ops = &host_ops;
+	dev.grows = true;
+	dev.config_size = PCI_CONFIG_SIZE;
+	strcpy(dev.host.bdf, "0000:01:00.0");
+	put(PCI_VENDOR_ID, 4, 0x56781234);
+	put(PCI_STATUS, 2, PCI_STATUS_CAP_LIST);
+	put(PCI_CLASS_REVISION, 4, 0x01080203);
+	put(PCI_HEADER_TYPE, 1, 0x80);
+	put(PCI_BASE_ADDRESS_0, 4, 0x4);
+	put(PCI_BASE_ADDRESS_2, 4, 0x1);
+	put(PCI_ROM_ADDRESS, 4, 0xfff00001);
+	put(PCI_INTERRUPT_PIN, 1, 1);
+	put(PCI_CAPABILITY_LIST, 1, CAP_PM);
+	put(CAP_PM, 2, PCI_CAP_ID_PM | CAP_BAD << 8);
+	put(CAP_BAD, 4, PCI_CAP_ID_EA | CAP_MSI << 8 | 0xbad0000);
+	put(CAP_MSI, 4, PCI_CAP_ID_MSI | CAP_MSIX << 8 | (PCI_MSI_FLAGS_64BIT | 2 << 1) << 16);
+	put(CAP_MSIX, 4, PCI_CAP_ID_MSIX | CAP_EXP << 8 | (VECTORS - 1) << 16);
+	put(CAP_MSIX + 4, 4, TABLE);
+	put(CAP_MSIX + 8, 4, PBA);
+	put(CAP_EXP, 4, PCI_CAP_ID_EXP | 2 << 16);
+	put(CAP_EXP + PCI_EXP_LNKSTA, 2, 0x1042);
+	/* Extended: AER at 0x100, a serial number at 0x200, SR-IOV at 0x300. */
+	put(0x100, 4, PCI_EXT_CAP_ID_ERR | 1 << 16 | 0x200u << 20);
+	put(0x104, 4, 0xaaaa);
+	put(0x200, 4, PCI_EXT_CAP_ID_DSN | 1 << 16 | 0x300u << 20);
+	put(0x204, 4, 0x5e41a1);
+	put(0x300, 4, PCI_EXT_CAP_ID_SRIOV | 1 << 16);
+	put(0x308, 4, 0xbbbb);
+}
+
+static int create(struct err *err)
+{
+	return vfio_pci_create(&vfio, "dev", &dev.host, root, SLOT, &mem.slots, err);
+}
+
+static void setup(void)
+{
+	struct pci_root_config config = {
+		.mmio = &mmio,
+		.msi = &sink.sink,
+		.ecam_base = ECAM,
+		.mem32_base = MEM32,
+		.mem32_size = MIB(16),
+		.mem64_base = MEM64,
+		.mem64_size = MIB(16),
+	};
+
+	log_set_level(LOG_ERROR);
+	make_device();
+	mem.slots.ops = &slot_ops;
+	sink.sink.ops = &sink_ops;
+	bus_init(&mmio, false);
+	cr_assert_eq(pci_root_create(&root, &config, NULL), 0);
+}
+
+static void setup_device(void)
+{
+	setup();
+	cr_assert_eq(create(NULL), 0);
+	cr_assert_eq(pci_root_assign(root, NULL), 0);
+}
+
+static void teardown(void)
+{
+	vfio_pci_destroy(vfio);
+	pci_root_destroy(root);
+	bus_finish(&mmio);
+	cr_assert_eq(vectors_used(), 0);
+	cr_assert_eq(dev.mapped, 0);
+	cr_assert(dev.room[0] == 0 && dev.room[1] == 0, "the host rings nothing any more");
+}
+
+/* Those in vfio_made create the device themselves, with something changed. */
+TestSuite(vfio_pci, .init = setup_device, .fini = teardown);
+TestSuite(vfio_made, .init = setup, .fini = teardown);
+
+Test(vfio_pci, capabilities_are_filtered)
+{
+	cr_expect_eq(cfg(PCI_VENDOR_ID, 4), 0x56781234);
+	cr_expect_eq(cfg(PCI_CLASS_REVISION, 4), 0x01080203);
+	cr_expect_eq(cfg(PCI_HEADER_TYPE, 1), 0, "one function");
+	cr_expect_eq(cfg(PCI_ROM_ADDRESS, 4), 0);
+	cr_expect_eq(cfg(PCI_CAPABILITY_LIST, 1), CAP_PM);
+	cr_expect_eq(cfg(CAP_PM + 1, 1), CAP_MSI);
+	cr_expect_eq(cfg(CAP_BAD, 4), 0);
+	cr_expect_eq(cfg(CAP_MSI + 1, 1), CAP_MSIX);
+	cr_expect_eq(cfg(CAP_MSIX + 1, 1), CAP_EXP);
+	cr_expect_eq(cfg(CAP_EXP + 1, 1), 0);
+	cr_expect_eq(cfg(CAP_EXP + 2, 2), PCI_EXP_TYPE_RC_END << 4 | 2);
+	cr_expect_eq(cfg(CAP_EXP + PCI_EXP_LNKSTA, 2), 0, "there is no link");
+	cr_expect_eq(cfg(0x100, 4), 0x200u << 20, "a null capability");
+	cr_expect_eq(cfg(0x104, 4), 0);
+	cr_expect_eq(cfg(0x200, 4), PCI_EXT_CAP_ID_DSN | 1 << 16);
+	cr_expect_eq(cfg(0x204, 4), 0x5e41a1);
+	cr_expect_eq(cfg(0x300, 4), 0);
+	cr_expect_eq(cfg(0x308, 4), 0);
+	cfg_write(0x308, 4, 1);
+	cr_expect_eq(pci_config_get(dev.config, 0x308, 4), 0xbbbb, "nor is it written");
+}
+
+Test(vfio_pci, what_is_the_devices_is_read_and_written_there)
+{
+	put(0xc0, 4, 0x11223344);
+	cr_expect_eq(cfg(0xc0, 4), 0x11223344);
+	put(0xc0, 4, 0x55667788);
+	cr_expect_eq(cfg(0xc2, 2), 0x5566);
+	cfg_write(0xc1, 1, 0x99);
+	cr_expect_eq(pci_config_get(dev.config, 0xc0, 4), 0x55669988);
+	/* A write over both kinds changes only the device's bytes there. */
+	cfg_write(CAP_EXP + PCI_EXP_DEVCTL, 4, 0x00001234);
+	cr_expect_eq(pci_config_get(dev.config, CAP_EXP + PCI_EXP_DEVCTL, 2), 0x1234);
+	cfg_write(CAP_EXP, 4, 0);
+	cr_expect_eq(pci_config_get(dev.config, CAP_EXP, 1), PCI_CAP_ID_EXP);
+}
+
+Test(vfio_pci, the_devices_memory_decoding_stays_on)
+{
+	cr_expect_eq(pci_config_get(dev.config, PCI_COMMAND, 2), PCI_COMMAND_MEMORY);
+	cr_expect_eq(cfg(PCI_COMMAND, 2), 0);
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE);
+	cr_expect_eq(pci_config_get(dev.config, PCI_COMMAND, 2),
+		     PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE | PCI_COMMAND_MEMORY);
+	cfg_write(PCI_COMMAND, 2, 0);
+	cr_expect_eq(pci_config_get(dev.config, PCI_COMMAND, 2), PCI_COMMAND_MEMORY);
+}
+
+Test(vfio_pci, a_bar_is_memory_of_the_guest_except_for_the_table)
+{
+	uint64_t base = bar0();
+
+	cr_assert_eq(base, MEM64);
+	cfg_write(0x10, 4, 0xffffffff);
+	cr_expect_eq(cfg(0x10, 4), ~(BAR_SIZE - 1u) | 4);
+	cfg_write(0x10, 4, (uint32_t)base);
+	cr_expect_eq(cfg(0x18, 4), 0, "port I/O isn't shown");
+	cr_expect_eq(slots_shown(), 0);
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cr_assert_eq(slots_shown(), 2);
+	cr_expect(mem.slot[0].gpa == base && mem.slot[0].size == TABLE);
+	cr_expect(mem.slot[0].host == dev.bar);
+	cr_expect(mem.slot[1].gpa == base + 0x3000 && mem.slot[1].size == 0x1000);
+	cr_expect(mem.slot[1].host == dev.bar + 0x3000);
+	/* Where it moves, they move. */
+	cfg_write(0x10, 4, (uint32_t)base + 0x10000);
+	cr_assert_eq(slots_shown(), 2);
+	cr_expect(mem.slot[0].gpa == base + 0x10000 && mem.slot[1].gpa == base + 0x13000);
+	cfg_write(PCI_COMMAND, 2, 0);
+	cr_expect_eq(slots_shown(), 0);
+}
+
+Test(vfio_pci, accesses_that_trap)
+{
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	/* In the table's page, but behind the table and the pending bits: the device's. */
+	dev.bar[0x2f00] = 0x77;
+	cr_expect_eq(bar_read(0x2f00, 1), 0x77);
+	bus_write(&mmio, bar0() + 0x2f01, 1, 0x78);
+	cr_expect_eq(dev.bar[0x2f01], 0x78);
+	/* The table is ours. */
+	dev.bar[TABLE] = 0x99;
+	cr_expect_eq(bar_read(TABLE, 4), 0);
+	entry_write(0, 0, 0xfee00000);
+	cr_expect_eq(bar_read(TABLE, 4), 0xfee00000);
+	cr_expect_eq(dev.bar[TABLE], 0x99);
+	/* A BAR that is too small to be mapped works too. */
+	uint64_t value, base = cfg(0x1c, 4) & ~15u;
+
+	dev.small[8] = 0x42;
+	bus_read(&mmio, base + 8, 4, &value);
+	cr_expect_eq(value, 0x42);
+}
+
+Test(vfio_pci, a_refused_slot_is_slow_but_works)
+{
+	mem.refuse = EEXIST;
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	dev.bar[8] = 0x33;
+	cr_expect_eq(bar_read(8, 1), 0x33);
+	mem.refuse = 0;
+	cfg_write(PCI_COMMAND, 2, 0);
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cr_expect_eq(slots_shown(), 2);
+}
+
+Test(vfio_pci, a_sleeping_device_has_no_registers)
+{
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cfg_write(CAP_PM + PCI_PM_CTRL, 2, 3);
+	cr_expect_eq(slots_shown(), 0);
+	cr_expect_not(dev.power_saw_slots, "they were gone before it slept");
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	cr_expect_eq(slots_shown(), 0);
+	cfg_write(CAP_PM + PCI_PM_CTRL, 2, 0);
+	cr_expect_eq(slots_shown(), 2);
+}
+
+Test(vfio_pci, msix_entries_are_switched_on_when_used)
+{
+	msix_enable();
+	cr_expect_eq(vectors_used(), 0);
+	entry_use(3);
+	cr_assert_eq(dev.room[1], 4);
+	cr_expect_eq(dev.irq[1][0], -1);
+	cr_assert(behind(1, 3));
+	cr_expect_eq(behind(1, 3)->message.data, 0x103);
+	cr_expect_not(behind(1, 3)->masked);
+	unsigned calls = dev.set_calls;
+
+	entry_use(1);
+	entry_use(69);
+	cr_expect_eq(dev.set_calls, calls + 2, "nothing else was touched");
+	cr_assert(behind(1, 1) && behind(1, 69) && behind(1, 3));
+	entry_write(3, 12, 1);
+	cr_expect(behind(1, 3)->masked);
+	entry_write(3, 12, 0);
+	cr_expect_eq(dev.set_calls, calls + 2, "masking is no matter of the host");
+	cfg_write(CAP_MSIX + 2, 2, 0);
+	cr_expect_eq(dev.room[1], 0);
+	cfg_write(CAP_MSIX + 2, 2, PCI_MSIX_FLAGS_ENABLE);
+	cr_expect(behind(1, 1) && behind(1, 3) && behind(1, 69), "and all come back");
+}
+
+Test(vfio_made, a_host_that_cannot_add_entries)
+{
+	uint64_t count;
+
+	dev.grows = false;
+	cr_assert_eq(create(NULL), 0);
+	cr_assert_eq(pci_root_assign(root, NULL), 0);
+	msix_enable();
+	entry_use(1);
+	entry_use(0);
+	cr_assert(behind(1, 0) && behind(1, 1));
+	cr_expect_lt(read(behind(1, 1)->eventfd, &count, 8), 0, "room for it there was");
+	entry_use(5);
+	cr_assert(behind(1, 0) && behind(1, 1) && behind(1, 5));
+	cr_expect_eq(read(behind(1, 1)->eventfd, &count, 8), 8, "what may have been lost");
+}
+
+Test(vfio_pci, pending_bits_are_what_was_rung_while_masked)
+{
+	msix_enable();
+	entry_use(2);
+	entry_use(65);
+	entry_write(2, 12, 1);
+	entry_write(65, 12, 1);
+	cr_expect_eq(bar_read(PBA, 4), 0);
+	eventfd_write(behind(1, 65)->eventfd, 1);
+	cr_expect_eq(bar_read(PBA, 4), 0);
+	cr_expect_eq(bar_read(PBA + 8, 4), 2);
+	eventfd_write(behind(1, 2)->eventfd, 1);
+	cr_expect_eq(bar_read(PBA, 4), 4);
+	cfg_write(CAP_MSIX + 2, 2, 0);
+	cr_expect_eq(bar_read(PBA, 4), 0, "off forgets them");
+}
+
+Test(vfio_pci, a_host_without_interrupts_is_survived)
+{
+	dev.refuse_irqs = ENOSPC;
+	msix_enable();
+	entry_use(0);
+	cr_expect_eq(dev.room[1], 0);
+	dev.refuse_irqs = 0;
+	entry_use(1);
+	cr_expect(behind(1, 0) && behind(1, 1), "the next try takes all");
+}
+
+Test(vfio_pci, msi)
+{
+	cfg_write(CAP_MSI + PCI_MSI_ADDRESS_LO, 4, 0xfee01003);
+	cfg_write(CAP_MSI + PCI_MSI_ADDRESS_HI, 4, 1);
+	cfg_write(CAP_MSI + PCI_MSI_DATA_64, 2, 0x4f);
+	cr_expect_eq(dev.room[0], 0);
+	cfg_write(CAP_MSI + PCI_MSI_FLAGS, 2, PCI_MSI_FLAGS_ENABLE | 1 << 4);
+	cr_assert_eq(dev.room[0], 2);
+	cr_expect_eq(behind(0, 0)->message.address, 0x1fee01000);
+	cr_expect(behind(0, 0)->message.data == 0x4e && behind(0, 1)->message.data == 0x4f);
+	cr_expect_not(behind(0, 1)->masked);
+	cfg_write(CAP_MSI + PCI_MSI_DATA_64, 2, 0x60);
+	cr_expect_eq(behind(0, 1)->message.data, 0x61);
+	/* 32 are asked for, the host has 4. */
+	cfg_write(CAP_MSI + PCI_MSI_FLAGS, 2, PCI_MSI_FLAGS_ENABLE | 5 << 4);
+	cr_expect_eq(dev.room[0], 4);
+	cfg_write(CAP_MSI + PCI_MSI_FLAGS, 2, 0);
+	cr_expect_eq(dev.room[0], 0);
+	cr_expect_eq(vectors_used(), 0);
+}
+
+Test(vfio_pci, a_function_level_reset_resets_our_half_too)
+{
+	msix_enable();
+	entry_use(0);
+	cfg_write(CAP_EXP + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_BCR_FLR);
+	cr_expect_eq(pci_config_get(dev.config, CAP_EXP + PCI_EXP_DEVCTL, 2),
+		     PCI_EXP_DEVCTL_BCR_FLR, "the host does the device's");
+	cr_expect_eq(cfg(PCI_COMMAND, 2), 0);
+	cr_expect_eq(cfg(CAP_MSIX + 2, 2), VECTORS - 1);
+	cr_expect_eq(dev.room[1], 0);
+	cr_expect_eq(slots_shown(), 0);
+	cr_expect_eq(pci_config_get(dev.config, PCI_COMMAND, 2), PCI_COMMAND_MEMORY);
+}
+
+Test(vfio_pci, a_machine_reset)
+{
+	msix_enable();
+	entry_use(0);
+	cfg_write(CAP_MSI + PCI_MSI_FLAGS, 2, PCI_MSI_FLAGS_ENABLE);
+	cfg_write(CAP_PM + PCI_PM_CTRL, 2, 3);
+	vfio_pci_reset(vfio);
+	cr_expect_eq(dev.resets, 1);
+	cr_expect_eq(pci_config_get(dev.config, PCI_COMMAND, 2), PCI_COMMAND_MEMORY);
+	cr_expect(dev.room[0] == 0 && dev.room[1] == 0);
+	cr_expect_eq(bar0(), MEM64);
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cr_expect_eq(slots_shown(), 2);
+}
+
+/* What a broken device says of itself must not hurt. */
+
+Test(vfio_made, a_capability_list_in_a_loop)
+{
+	put(CAP_EXP + 1, 1, CAP_PM);
+	put(0x300, 4, PCI_EXT_CAP_ID_DSN | 1 << 16 | 0x200u << 20);
+	cr_assert_eq(create(NULL), 0);
+}
+
+Test(vfio_made, a_capability_at_the_end)
+{
+	put(CAP_PM + 1, 1, 0xfc);
+	put(0xfc, 4, PCI_CAP_ID_EXP | 2 << 16);
+	cr_assert_eq(create(NULL), 0);
+	cr_expect_eq(cfg(0xfc, 1), 0);
+}
+
+Test(vfio_made, msix_outside_its_bar)
+{
+	struct err err;
+
+	put(CAP_MSIX + 4, 4, 0x100000);
+	cr_assert_lt(create(&err), 0);
+	cr_assert(strstr(err.text, "0000:01:00.0: its MSI-X table"), "%s", err.text);
+}
+
+Test(vfio_made, a_bridge_is_refused)
+{
+	struct err err;
+
+	put(PCI_HEADER_TYPE, 1, PCI_HEADER_TYPE_BRIDGE);
+	cr_assert_eq(create(&err), -EINVAL);
+	cr_assert(strstr(err.text, "0000:01:00.0 is a bridge"), "%s", err.text);
+}
+
+Test(vfio_made, conventional_configuration_space)
+{
+	dev.config_size = PCI_CFG_SPACE_SIZE;
+	cr_assert_eq(create(NULL), 0);
+	cr_expect_eq(cfg(0x100, 4), 0);
+}
