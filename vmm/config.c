@@ -11,7 +11,7 @@
  *
  *	1. Each argument is looked up in the table of options, whose function
  *	   checks the value and stores it. Nothing here depends on another option.
- *	2. An option with a value list (--disk, --net, --viommu) looks up each key
+ *	2. An option with a value list (--disk, --net, --vfio, --viommu) looks up each key
  *	   in a table of its own in the same way (config_devices.c, config_list.c).
  *	3. config_resolve_devices() fills in what depends on other options: names,
  *	   addresses, who is behind the IOMMU. Then it refuses what contradicts itself.
@@ -154,6 +154,7 @@ static const struct option options[] = {
 	{ "--memory", TAKES_VALUE, "SIZE", parse_memory },
 	{ "--disk", TAKES_VALUE, "path=FILE", config_parse_disk, .repeats = true },
 	{ "--net", TAKES_VALUE, "tap=IFNAME or user", config_parse_net, .repeats = true },
+	{ "--vfio", TAKES_VALUE, "BDF", config_parse_vfio, .repeats = true },
 	{ "--viommu", TAKES_OPTIONAL,
 	  "name=NAME, bus=pci|mmio, bypass=on|off, address-width=BITS, granule=SIZE",
 	  config_parse_viommu, .repeats = true },

@@ -11,6 +11,7 @@
 
 #define CONFIG_MAX_DISKS   24
 #define CONFIG_MAX_NETS	   8
+#define CONFIG_MAX_VFIOS   16
 #define CONFIG_MAX_VIOMMUS 4
 #define CONFIG_MAX_CPUS	   240
 #define CONFIG_ID_MAX	   20 /* characters of an id= or name=, also the disk's serial number */
@@ -25,6 +26,7 @@
 #define CONFIG_MAX_GRANULE	 GIB(1)
 
 #define CONFIG_NO_IOMMU UINT32_MAX
+#define CONFIG_BDF_SIZE sizeof("00000:00:00.0")
 
 enum config_bus { CONFIG_BUS_PCI, CONFIG_BUS_MMIO };
 
@@ -45,6 +47,12 @@ struct config_net {
 	unsigned iommu; /* as a disk's */
 };
 
+struct config_vfio {
+	char id[CONFIG_ID_MAX + 1]; /* default "vfio0", ... */
+	char bdf[CONFIG_BDF_SIZE];  /* 0000:00:00.0, in this form */
+	unsigned iommu;		    /* as a disk's */
+};
+
 struct config_viommu {
 	char name[CONFIG_ID_MAX + 1]; /* default "viommu", for at most one */
 	enum config_bus bus;
@@ -59,9 +67,10 @@ struct config {
 	const char *kernel, *initrd, *cmdline; /* cmdline: what --cmdline added, "" by default */
 	unsigned cpus;			       /* default 1 */
 	uint64_t memory;		       /* bytes, default 512 MiB, a multiple of 2 MiB */
-	unsigned num_disks, num_nets, num_viommus;
+	unsigned num_disks, num_nets, num_vfios, num_viommus;
 	struct config_disk disk[CONFIG_MAX_DISKS];
 	struct config_net net[CONFIG_MAX_NETS];
+	struct config_vfio vfio[CONFIG_MAX_VFIOS];
 	struct config_viommu viommu[CONFIG_MAX_VIOMMUS];
 	bool rng;
 	unsigned rng_iommu;	     /* as a disk's */

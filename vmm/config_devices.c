@@ -6,7 +6,7 @@
 #include "vmm/config_value.h"
 
 /*
- * --disk, --net, --viommu: a table of keys each, and what can only be said when
+ * --disk, --net, --vfio, --viommu: a table of keys each, and what can only be said when
  * all options are known.
  */
 
@@ -136,6 +136,44 @@ int config_parse_net(struct config_parser *p, const char *value)
 			       config->net[i].user ? "either " : "");
 	config->num_nets++;
 	return 0;
+}
+
+/* --vfio */
+
+static int vfio_iommu(struct config_parser *p, unsigned i, const char *value)
+{
+	p->iommu_vfio[i] = value;
+	return 0;
+}
+
+static int vfio_id(struct config_parser *p, unsigned i, const char *value)
+{
+	return config_set_name(p, "--vfio", "id=", value, p->config->vfio[i].id);
+}
+
+int config_parse_vfio(struct config_parser *p, const char *value)
+{
+	static const struct config_key keys[] = {
+		{ "iommu", "on|off|NAME", vfio_iommu },
+		{ "id", "NAME", vfio_id },
+		{ 0 },
+	};
+	struct config *config = p->config;
+	unsigned i = config->num_vfios;
+	size_t len = strcspn(value, ",");
+
+	if (i == CONFIG_MAX_VFIOS)
+		return err_set(p->err, EINVAL,
+			       "--vfio: a machine has at most %d devices of the host",
+			       CONFIG_MAX_VFIOS);
+
+	int r = config_bdf("--vfio", value, len, config->vfio[i].bdf, p->err);
+
+	if (r == 0 && value[len])
+		r = config_parse_list(p, "--vfio", keys, i, value + len + 1);
+	if (r == 0)
+		config->num_vfios++;
+	return r;
 }
 
 /* --viommu */
@@ -311,12 +349,20 @@ static int resolve(struct config_parser *p)
 			default_mac(net->id, net->mac);
 		r = resolve_iommu(p, "--net", net->id, p->iommu_net[i], default_iommu, &net->iommu);
 	}
+	for (unsigned i = 0; i < config->num_vfios && r == 0; i++) {
+		struct config_vfio *vfio = &config->vfio[i];
+
+		if (!vfio->id[0])
+			snprintf(vfio->id, sizeof(vfio->id), "vfio%u", i);
+		r = resolve_iommu(p, "--vfio", vfio->id, p->iommu_vfio[i], default_iommu,
+				  &vfio->iommu);
+	}
 	if (r == 0)
 		config->rng_iommu = config->rng ? default_iommu : CONFIG_NO_IOMMU;
 	return r;
 }
 
-/* The name and option of object @i: IOMMUs, then disks, then networks. NULL past the last. */
+/* The name and option of object @i: IOMMUs, disks, networks, host devices. NULL past the last. */
 static const char *object_name(const struct config *config, unsigned i, const char **ret_option)
 {
 	if (i < config->num_viommus) {
@@ -329,8 +375,13 @@ static const char *object_name(const struct config *config, unsigned i, const ch
 		return config->disk[i].id;
 	}
 	i -= config->num_disks;
-	*ret_option = "--net";
-	return i < config->num_nets ? config->net[i].id : NULL;
+	if (i < config->num_nets) {
+		*ret_option = "--net";
+		return config->net[i].id;
+	}
+	i -= config->num_nets;
+	*ret_option = "--vfio";
+	return i < config->num_vfios ? config->vfio[i].id : NULL;
 }
 
 /* One name space: names stand alone in messages. */
@@ -366,6 +417,18 @@ static int check_macs(struct config_parser *p)
 	return 0;
 }
 
+static int check_bdfs(struct config_parser *p)
+{
+	const struct config *config = p->config;
+
+	for (unsigned i = 0; i < config->num_vfios; i++)
+		for (unsigned j = 0; j < i; j++)
+			if (!strcmp(config->vfio[i].bdf, config->vfio[j].bdf))
+				return err_set(p->err, EINVAL, "--vfio: %s is given twice",
+					       config->vfio[i].bdf);
+	return 0;
+}
+
 int config_resolve_devices(struct config_parser *p)
 {
 	int r = resolve(p);
@@ -374,5 +437,7 @@ int config_resolve_devices(struct config_parser *p)
 		r = check_names(p);
 	if (r == 0)
 		r = check_macs(p);
+	if (r == 0)
+		r = check_bdfs(p);
 	return r;
 }

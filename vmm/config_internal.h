@@ -14,7 +14,8 @@ struct config_parser {
 	struct config *config;
 	struct err *err;
 	/* iommu= as it was typed, NULL where it wasn't: all IOMMUs are known at the end only. */
-	const char *iommu_disk[CONFIG_MAX_DISKS], *iommu_net[CONFIG_MAX_NETS];
+	const char *iommu_disk[CONFIG_MAX_DISKS], *iommu_net[CONFIG_MAX_NETS],
+		*iommu_vfio[CONFIG_MAX_VFIOS];
 	bool mac_said[CONFIG_MAX_NETS];
 };
 
@@ -48,6 +49,7 @@ int config_set_name(struct config_parser *p, const char *option, const char *wha
 /* The devices' options, with their values; --viommu's may be NULL. */
 int config_parse_disk(struct config_parser *p, const char *value);
 int config_parse_net(struct config_parser *p, const char *value);
+int config_parse_vfio(struct config_parser *p, const char *value);
 int config_parse_viommu(struct config_parser *p, const char *value);
 
 /*

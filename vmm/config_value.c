@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include "vmm/config.h"
 #include "vmm/base/types.h"
 
 const char *config_quote(struct config_quote *quote, const char *text)
@@ -220,4 +221,52 @@ bool config_next_item(char **list, char **ret_key, char **ret_value)
 	}
 	*out = '\0';
 	return true;
+}
+
+/* @count hexadecimal digits at *@text, which is moved behind them; -1 when they aren't there. */
+static int hex_digits(const char **text, unsigned count)
+{
+	unsigned value = 0;
+
+	while (count--) {
+		int c = tolower((unsigned char)*(*text)++);
+
+		if (!isxdigit(c))
+			return -1;
+		value = value << 4 | (unsigned)(c <= '9' ? c - '0' : c - 'a' + 10);
+	}
+	return (int)value;
+}
+
+int config_bdf(const char *option, const char *text, size_t len, char *bdf, struct err *err)
+{
+	int domain = 0, bus, device, function;
+	char copy[32] = "";
+	struct config_quote quote;
+
+	snprintf(copy, sizeof(copy), "%.*s", (int)MIN(len, sizeof(copy)), text);
+
+	const char *at = copy;
+	size_t first = strcspn(copy, ":");
+
+	/* A domain has four digits, or five where the firmware has invented it. */
+	if (first == 4 || first == 5) {
+		domain = hex_digits(&at, (unsigned)first);
+		at++;
+	}
+	bus = hex_digits(&at, 2);
+	if (domain >= 0 && bus >= 0 && *at++ == ':') {
+		device = hex_digits(&at, 2);
+		if (device >= 0 && device < 32 && *at++ == '.') {
+			function = hex_digits(&at, 1);
+			if (function >= 0 && function < 8 && !*at) {
+				snprintf(bdf, CONFIG_BDF_SIZE, "%04x:%02x:%02x.%x",
+					 (unsigned)domain & 0xfffff, (unsigned)bus & 0xff,
+					 (unsigned)device & 31, (unsigned)function & 7);
+				return 0;
+			}
+		}
+	}
+	return err_set(err, EINVAL, "%s takes a PCI address such as 0000:01:00.0, not %s", option,
+		       config_quote(&quote, copy));
 }

@@ -49,4 +49,10 @@ const char *config_nearest(const char *typed, const char *const names[]);
  */
 bool config_next_item(char **list, char **ret_key, char **ret_value);
 
+/*
+ * The PCI address in the first @len characters of @text, as "0000:00:00.0" or
+ * without the domain. Returns 0 with its full form in @bdf (CONFIG_BDF_SIZE), -EINVAL.
+ */
+int config_bdf(const char *option, const char *text, size_t len, char *bdf, struct err *err);
+
 #endif

@@ -31,6 +31,8 @@ static const char help_run[] =
 	"  --net tap=IFNAME   a tap interface; [,mac=ADDR] [,id=NAME]\n"
 	"                     (VMs that share a bridge need mac= each)\n"
 	"  --rng              a source of random numbers\n"
+	"  --vfio BDF         a PCI device of the host that is bound to vfio-pci, as\n"
+	"                     0000:01:00.0; [,iommu=on|off|NAME] [,id=NAME]; repeats\n"
 	"      --disk and --net repeat, and take ,bus=pci|mmio (default pci)\n"
 	"      and ,iommu=on|off|NAME. A comma in a value is written twice.\n"
 	"IOMMU\n"

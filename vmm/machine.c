@@ -238,9 +238,12 @@ static int boot_and_start(struct machine *m, struct err *err)
 /* No DMA after this: the vCPUs are stopped, each device drains, then the IOMMU forgets. */
 static void quiet_devices(struct machine *m)
 {
-	for (unsigned i = m->num_devices; i-- > 0;)
+	for (unsigned i = m->num_devices; i-- > 0;) {
 		if (m->device[i].virtio)
 			virtio_host_reset(m->device[i].virtio);
+		if (m->device[i].vfio)
+			vfio_pci_reset(m->device[i].vfio);
+	}
 }
 
 /* Start again in place; guest memory keeps its contents, as on a warm reset. */
@@ -257,7 +260,7 @@ static int machine_reset(struct machine *m, struct err *err)
 	for (unsigned i = 0; i < m->num_devices; i++) {
 		if (m->device[i].pci)
 			virtio_pci_reset(m->device[i].pci);
-		else
+		else if (m->device[i].mmio)
 			virtio_mmio_reset(m->device[i].mmio);
 	}
 	machine_reset_board(m);

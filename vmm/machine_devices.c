@@ -46,6 +46,8 @@ static void list_devices(struct machine *m)
 		add_device(m, DEVICE_DISK, i, c->disk[i].id, c->disk[i].bus, c->disk[i].iommu);
 	for (unsigned i = 0; i < c->num_nets; i++)
 		add_device(m, DEVICE_NET, i, c->net[i].id, c->net[i].bus, c->net[i].iommu);
+	for (unsigned i = 0; i < c->num_vfios; i++)
+		add_device(m, DEVICE_VFIO, i, c->vfio[i].id, CONFIG_BUS_PCI, c->vfio[i].iommu);
 	if (c->rng)
 		add_device(m, DEVICE_RNG, 0, "rng", CONFIG_BUS_PCI, c->rng_iommu);
 }
@@ -155,7 +157,9 @@ static int create_iommus(struct machine *m, struct err *err)
 			.bypass = viommu->bypass,
 		};
 
-		r = iommu_create(&m->iommu[i].iommu, &config, m->ram, err);
+		r = machine_limit_iommu(m, i, &config, err);
+		if (r == 0)
+			r = iommu_create(&m->iommu[i].iommu, &config, m->ram, err);
 	}
 	return r;
 }
@@ -242,6 +246,8 @@ static int create_virtio(struct machine *m, struct machine_device *d, struct dma
 		if (r == 0)
 			d->virtio = virtio_rng_virtio(d->rng);
 		break;
+	case DEVICE_VFIO: /* not virtio */
+		break;
 	}
 	return r;
 }
@@ -264,14 +270,23 @@ static int create_transport(struct machine *m, struct machine_device *d, struct 
 
 int machine_create_devices(struct machine *m, struct err *err)
 {
-	int r = create_iommus(m, err);
+	int r = machine_open_vfio(m, err);
 
+	if (r < 0)
+		return r;
+	r = create_iommus(m, err);
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < m->num_devices; i++) {
 		struct machine_device *d = &m->device[i];
 		struct dma_view *view;
 
+		if (d->kind == DEVICE_VFIO) {
+			r = machine_create_vfio(m, d, err);
+			if (r < 0)
+				return r;
+			continue;
+		}
 		r = loop_create(&d->loop, d->name, err);
 		if (r < 0)
 			return r;
@@ -330,6 +345,8 @@ void machine_describe_devices(struct machine *m)
 
 static void destroy_device(struct machine_device *d)
 {
+	vfio_pci_destroy(d->vfio);
+	vfio_close(d->host);
 	virtio_pci_destroy(d->pci);
 	virtio_mmio_destroy(d->mmio);
 	viommu_destroy(d->viommu);
@@ -345,4 +362,6 @@ void machine_destroy_devices(struct machine *m)
 		destroy_device(&m->device[i]);
 	for (unsigned i = 0; i < m->config->num_viommus; i++)
 		iommu_destroy(m->iommu[i].iommu);
+	/* After those who tell it what to map. */
+	vfio_destroy(m->vfio);
 }

@@ -16,6 +16,8 @@
 #include "devices/rtc/pl031.h"
 #include "devices/serial/pl011.h"
 #include "devices/serial/uart16550.h"
+#include "devices/vfio/vfio.h"
+#include "devices/vfio/vfio_pci.h"
 #include "devices/virtio/virtio_blk.h"
 #include "devices/virtio/virtio_mmio.h"
 #include "devices/virtio/virtio_net.h"
@@ -24,9 +26,10 @@
 #include "vmm/config.h"
 #include "vmm/console.h"
 
-enum device_kind { DEVICE_VIOMMU, DEVICE_DISK, DEVICE_NET, DEVICE_RNG };
+enum device_kind { DEVICE_VIOMMU, DEVICE_DISK, DEVICE_NET, DEVICE_RNG, DEVICE_VFIO };
 
-#define MACHINE_MAX_DEVICES (CONFIG_MAX_VIOMMUS + CONFIG_MAX_DISKS + CONFIG_MAX_NETS + 1)
+#define MACHINE_MAX_DEVICES \
+	(CONFIG_MAX_VIOMMUS + CONFIG_MAX_DISKS + CONFIG_MAX_NETS + CONFIG_MAX_VFIOS + 1)
 #define MACHINE_MMIO_ENDPOINT                                               \
 	0x10000 /* endpoint IDs of MMIO devices start here, above every BDF \
 		 */
@@ -47,6 +50,8 @@ struct machine_device {
 	struct virtio_blk *blk;
 	struct virtio_net *net;
 	struct virtio_rng *rng;
+	struct vfio_host *host; /* the device of the host, and its function here */
+	struct vfio_pci *vfio;
 	struct virtio_dev *virtio; /* the one inside; borrows */
 	struct virtio_pci *pci;	   /* its transport, one of the two */
 	struct virtio_mmio *mmio;
@@ -88,6 +93,8 @@ struct machine {
 
 	struct machine_iommu iommu[CONFIG_MAX_VIOMMUS]; /* as config->viommu[] */
 
+	struct vfio *vfio; /* NULL without --vfio */
+
 	unsigned num_devices, num_mmio;
 	struct slot_block own_slots; /* free ones of devices that no IOMMU translates */
 	struct machine_device device[MACHINE_MAX_DEVICES];
@@ -126,6 +133,20 @@ int machine_place_devices(struct machine *m, struct err *err);
  */
 int machine_create_devices(struct machine *m, struct err *err);
 void machine_destroy_devices(struct machine *m);
+
+/*
+ * Open the host's devices, before anything depends on what their IOMMU can do
+ * (machine_vfio.c). 0 or -errno with words in @err.
+ */
+int machine_open_vfio(struct machine *m, struct err *err);
+/*
+ * Narrow @config, of IOMMU number @index, to what the host can do for the devices
+ * behind it. 0, or -EINVAL with words in @err.
+ */
+int machine_limit_iommu(const struct machine *m, unsigned index, struct iommu_config *config,
+			struct err *err);
+/* Plug in @d, a device of the host. 0 or -errno with words in @err. */
+int machine_create_vfio(struct machine *m, struct machine_device *d, struct err *err);
 
 /* Add the devices and the IOMMU topology to m->platform. */
 void machine_describe_devices(struct machine *m);

@@ -23,6 +23,8 @@ static const char *kind_name(enum device_kind kind)
 		return "virtio-net";
 	case DEVICE_RNG:
 		return "virtio-rng";
+	case DEVICE_VFIO:
+		return "vfio";
 	}
 	return "?";
 }

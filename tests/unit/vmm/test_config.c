@@ -456,3 +456,44 @@ Test(help, is_complete_and_fits)
 	cr_assert_not_null(config_help("version"));
 	cr_assert_null(config_help("walk"));
 }
+
+Test(config, vfio)
+{
+	struct config c;
+
+	GOOD(&c, "--viommu", "--viommu=name=phys", "--vfio", "0000:01:00.0,iommu=phys,id=nvme",
+	     "--vfio", "1A:1f.7", "--vfio", "10000:e1:00.0,iommu=off");
+	cr_assert_eq(c.num_vfios, 3);
+	cr_assert_str_eq(c.vfio[0].bdf, "0000:01:00.0");
+	cr_assert_str_eq(c.vfio[0].id, "nvme");
+	cr_assert_eq(c.vfio[0].iommu, 1);
+	cr_assert_str_eq(c.vfio[1].bdf, "0000:1a:1f.7");
+	cr_assert_str_eq(c.vfio[1].id, "vfio1");
+	cr_assert_eq(c.vfio[1].iommu, 0);
+	cr_assert_str_eq(c.vfio[2].bdf, "10000:e1:00.0");
+	cr_assert_eq(c.vfio[2].iommu, CONFIG_NO_IOMMU);
+	config_finish(&c);
+}
+
+Test(config, vfio_refused)
+{
+	static const char *const wrong[] = { "0000:01:00", "1:2:3.4.5",	     "01:20.0",
+					     "01:00.8",	   "nvme0n1",	     "+1:00.0",
+					     "01:00.0x",   "100000:01:00.0", "001:00.0" };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++) {
+		char text[100];
+
+		snprintf(text, sizeof(text),
+			 "--vfio takes a PCI address such as 0000:01:00.0, not '%s'", wrong[i]);
+		BAD(text, K, "--vfio", (char *)wrong[i]);
+	}
+	BAD("--vfio needs a value: BDF", K, "--vfio");
+	BAD("--vfio takes a PCI address such as 0000:01:00.0, not ''", K, "--vfio", ",id=x");
+	BAD("--vfio: 0000:01:00.0 is given twice", K, "--vfio", "01:00.0", "--vfio",
+	    "0000:01:00.0");
+	BAD("--vfio has no key 'bus'; it takes iommu, id", K, "--vfio", "01:00.0,bus=pci");
+	BAD("--vfio: iommu=on (of vfio0) needs --viommu", K, "--vfio", "01:00.0,iommu=on");
+	BAD("--vfio: the id disk0 is already taken by a --disk; give each its own with id=NAME", K,
+	    "--vfio", "01:00.0,id=disk0", "--disk", "path=d");
+}
