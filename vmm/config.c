@@ -37,6 +37,12 @@ static int parse_cmdline(struct config_parser *p, const char *value)
 	return 0;
 }
 
+static int parse_max_mappings(struct config_parser *p, const char *value)
+{
+	return config_number("--max-mappings", value, 1, CONFIG_MAX_MAPPINGS,
+			     &p->config->max_mappings, p->err);
+}
+
 static int parse_cpus(struct config_parser *p, const char *value)
 {
 	uint64_t n;
@@ -156,8 +162,10 @@ static const struct option options[] = {
 	{ "--net", TAKES_VALUE, "tap=IFNAME or user", config_parse_net, .repeats = true },
 	{ "--vfio", TAKES_VALUE, "BDF", config_parse_vfio, .repeats = true },
 	{ "--viommu", TAKES_OPTIONAL,
-	  "name=NAME, bus=pci|mmio, bypass=on|off, address-width=BITS, granule=SIZE",
+	  "name=NAME, bus=pci|mmio, bypass=on|off, address-width=BITS, granule=SIZE, "
+	  "max-mappings=N",
 	  config_parse_viommu, .repeats = true },
+	{ "--max-mappings", TAKES_VALUE, "N", parse_max_mappings },
 	{ "--rng", TAKES_NOTHING, NULL, parse_rng },
 	{ "--console", TAKES_VALUE, "stdio, none or file=PATH", parse_console },
 	{ "--on-reset", TAKES_VALUE, "exit or reboot", parse_on_reset },
@@ -266,6 +274,7 @@ int config_parse(struct config *config, int argc, char *const argv[], struct err
 	struct config parsed = {
 		.cmdline = "",
 		.cpus = 1,
+		.max_mappings = CONFIG_DEFAULT_MAPPINGS,
 		.memory = MIB(512),
 		.console = CONFIG_CONSOLE_STDIO,
 	};

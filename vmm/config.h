@@ -21,9 +21,13 @@
 #define CONFIG_MAX_MEMORY	 GIB(64 * 1024)
 #define CONFIG_MEMORY_STEP	 MIB(2)
 #define CONFIG_MIN_ADDRESS_WIDTH 32
-#define CONFIG_MAX_ADDRESS_WIDTH 64
-#define CONFIG_MIN_GRANULE	 KIB(4)
-#define CONFIG_MAX_GRANULE	 GIB(1)
+/* An IOMMU's mappings take 96 bytes each at most. */
+#define CONFIG_MAX_MAPPINGS	       (1ULL << 32)
+#define CONFIG_DEFAULT_DOMAIN_MAPPINGS (1ULL << 20)
+#define CONFIG_DEFAULT_MAPPINGS	       (1ULL << 22)
+#define CONFIG_MAX_ADDRESS_WIDTH       64
+#define CONFIG_MIN_GRANULE	       KIB(4)
+#define CONFIG_MAX_GRANULE	       GIB(1)
 
 #define CONFIG_NO_IOMMU UINT32_MAX
 #define CONFIG_BDF_SIZE sizeof("00000:00:00.0")
@@ -59,6 +63,7 @@ struct config_viommu {
 	bool bypass;
 	unsigned address_width; /* bits; default 48 */
 	uint64_t granule;	/* bytes, a power of two; default 4 KiB */
+	uint64_t max_mappings;	/* a domain; default 2^20 */
 };
 
 enum config_console { CONFIG_CONSOLE_STDIO, CONFIG_CONSOLE_NONE, CONFIG_CONSOLE_FILE };
@@ -66,6 +71,7 @@ enum config_console { CONFIG_CONSOLE_STDIO, CONFIG_CONSOLE_NONE, CONFIG_CONSOLE_
 struct config {
 	const char *kernel, *initrd, *cmdline; /* cmdline: what --cmdline added, "" by default */
 	unsigned cpus;			       /* default 1 */
+	uint64_t max_mappings;		       /* of all IOMMUs together; default 2^22 */
 	uint64_t memory;		       /* bytes, default 512 MiB, a multiple of 2 MiB */
 	unsigned num_disks, num_nets, num_vfios, num_viommus;
 	struct config_disk disk[CONFIG_MAX_DISKS];

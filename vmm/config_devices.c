@@ -227,12 +227,22 @@ static int viommu_granule(struct config_parser *p, unsigned i, const char *value
 	return 0;
 }
 
+static int viommu_max_mappings(struct config_parser *p, unsigned i, const char *value)
+{
+	return config_number("--viommu: max-mappings=", value, 1, CONFIG_MAX_MAPPINGS,
+			     &p->config->viommu[i].max_mappings, p->err);
+}
+
 int config_parse_viommu(struct config_parser *p, const char *value)
 {
 	static const struct config_key keys[] = {
-		{ "name", "NAME", viommu_name },       { "bus", "pci|mmio", viommu_bus },
-		{ "bypass", "on|off", viommu_bypass }, { "address-width", "BITS", viommu_width },
-		{ "granule", "SIZE", viommu_granule }, { 0 },
+		{ "name", "NAME", viommu_name },
+		{ "bus", "pci|mmio", viommu_bus },
+		{ "bypass", "on|off", viommu_bypass },
+		{ "address-width", "BITS", viommu_width },
+		{ "granule", "SIZE", viommu_granule },
+		{ "max-mappings", "N", viommu_max_mappings },
+		{ 0 },
 	};
 	struct config *config = p->config;
 	unsigned i = config->num_viommus;
@@ -242,6 +252,7 @@ int config_parse_viommu(struct config_parser *p, const char *value)
 			       CONFIG_MAX_VIOMMUS);
 	config->viommu[i].address_width = 48;
 	config->viommu[i].granule = CONFIG_MIN_GRANULE;
+	config->viommu[i].max_mappings = CONFIG_DEFAULT_DOMAIN_MAPPINGS;
 
 	int r = value ? config_parse_list(p, "--viommu", keys, i, value) : 0;
 

@@ -149,12 +149,15 @@ static int create_iommus(struct machine *m, struct err *err)
 {
 	int r = 0;
 
+	m->mappings.max = m->config->max_mappings;
 	for (unsigned i = 0; i < m->config->num_viommus && r == 0; i++) {
 		const struct config_viommu *viommu = &m->config->viommu[i];
 		struct iommu_config config = {
 			.granule = viommu->granule,
 			.address_width = viommu->address_width,
 			.bypass = viommu->bypass,
+			.max_domain_mappings = viommu->max_mappings,
+			.quota = &m->mappings,
 		};
 
 		r = machine_limit_iommu(m, i, &config, err);

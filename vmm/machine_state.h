@@ -92,6 +92,7 @@ struct machine {
 	unsigned power_button_line;    /* with one */
 
 	struct machine_iommu iommu[CONFIG_MAX_VIOMMUS]; /* as config->viommu[] */
+	struct iommu_quota mappings;			/* of all IOMMUs */
 
 	struct vfio *vfio; /* NULL without --vfio */
 

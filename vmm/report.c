@@ -105,10 +105,34 @@ static void report_endpoints(struct iommu *iommu)
 			 s.cache_hits, s.cache_misses, s.faults, s.dropped_events);
 }
 
+static void report_domains(struct iommu *iommu, const char *name)
+{
+	struct iommu_domain_stats d;
+	struct iommu_memory memory;
+
+	for (unsigned i = 0; iommu_get_domain_stats(iommu, i, &d); i++)
+		log_info("domain %" PRIu32 " of %s: %u endpoints%s, %" PRIu64 " maps, %" PRIu64
+			 " unmaps, %" PRIu64 " live",
+			 d.domain, name, d.endpoints, d.bypass ? ", bypass" : "", d.maps, d.unmaps,
+			 d.live_mappings);
+	uint64_t gone = iommu_get_gone_domains(iommu, &d);
+
+	log_info("domains of %s that are gone: %" PRIu64 ", with %" PRIu64 " maps, %" PRIu64
+		 " unmaps",
+		 name, gone, d.maps, d.unmaps);
+	iommu_get_memory(iommu, &memory);
+	log_info("mappings of %s: at most %" PRIu64 " at a time, for which %" PRIu64
+		 " KiB were taken (%.1f bytes each)",
+		 name, memory.most_mappings, memory.bytes >> 10,
+		 memory.most_mappings ? (double)memory.bytes / (double)memory.most_mappings : 0.0);
+}
+
 void report_end(const struct machine *m)
 {
 	if (!log_enabled(LOG_INFO))
 		return;
-	for (unsigned i = 0; i < m->config->num_viommus; i++)
+	for (unsigned i = 0; i < m->config->num_viommus; i++) {
 		report_endpoints(m->iommu[i].iommu);
+		report_domains(m->iommu[i].iommu, m->config->viommu[i].name);
+	}
 }

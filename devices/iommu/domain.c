@@ -51,13 +51,28 @@ static void kill_domain_locked(struct iommu *iommu, struct iommu_domain *domain,
 	*link = domain->next;
 	domain->next = op->dead;
 	op->dead = domain;
+	iommu->gone_domains++;
+	iommu->gone_maps += domain->maps;
+	iommu->gone_unmaps += domain->unmaps;
+}
+
+/* Count @ep in, and what happens in @domain from now on with it. */
+static void join_domain_locked(struct iommu_endpoint *ep, struct iommu_domain *domain)
+{
+	domain->endpoints++;
+	ep->maps -= domain->maps;
+	ep->unmaps -= domain->unmaps;
 }
 
 static void leave_domain_locked(struct iommu *iommu, struct iommu_endpoint *ep, struct iommu_op *op)
 {
 	struct iommu_domain *domain = iommu_domain_of(ep);
 
-	if (domain && --domain->endpoints == 0)
+	if (!domain)
+		return;
+	ep->maps += domain->maps;
+	ep->unmaps += domain->unmaps;
+	if (--domain->endpoints == 0)
 		kill_domain_locked(iommu, domain, op);
 }
 
@@ -102,7 +117,7 @@ static int attach_locked(struct iommu *iommu, uint32_t domain_id, struct iommu_e
 	if (!domain)
 		return VIRTIO_IOMMU_S_NOMEM;
 	leave_domain_locked(iommu, ep, op);
-	domain->endpoints++;
+	join_domain_locked(ep, domain);
 	iommu_set_access_locked(ep, domain, bypass, op);
 	op->status = iommu_follow_access_locked(iommu, ep, op);
 	if (op->status != VIRTIO_IOMMU_S_OK) {
@@ -181,7 +196,8 @@ static int map_locked(struct iommu *iommu, struct iommu_domain *domain, uint64_t
 	if (domain_reserves_locked(iommu, domain, first, last))
 		return VIRTIO_IOMMU_S_INVAL;
 	bool full = domain->map.count >= iommu->max_domain_mappings ||
-		    iommu->live_mappings >= iommu->max_total_mappings;
+		    atomic_load_explicit(&iommu->quota->used, memory_order_relaxed) >=
+			    iommu->quota->max;
 	struct rangemap_entry next;
 
 	/*

@@ -73,6 +73,8 @@ struct iommu_endpoint {
 	_Atomic uint64_t faults, dropped_events;
 	/* Of ports that are gone; the present ones count for themselves. */
 	uint64_t translated, hits, misses;
+	/* Of its former domains; minus what the present one had when it came (modulo 2^64). */
+	uint64_t maps, unmaps;
 };
 
 /* A listener and what it was told: @domain's mappings, or all of memory, or nothing. */
@@ -99,7 +101,9 @@ struct iommu_port {
 
 struct iommu {
 	struct ram *ram; /* borrows */
-	uint64_t granule, input_last, max_domain_mappings, max_total_mappings;
+	uint64_t granule, input_last, max_domain_mappings;
+	struct iommu_quota *quota; /* borrows, or own_quota */
+	struct iommu_quota own_quota;
 	bool initial_bypass;
 	/* Raised by every removal; device threads compare it with what they remember. */
 	_Atomic uint64_t epoch;
@@ -117,6 +121,8 @@ struct iommu {
 	uint64_t live_mappings; /* and removed ones that are still referenced */
 	uint64_t most_mappings; /* there ever were */
 	struct slab mappings, nodes;
+
+	uint64_t gone_domains, gone_maps, gone_unmaps; /* of domains that are gone */
 
 	pthread_mutex_t fault_lock;
 	unsigned fault_head, num_faults;
@@ -140,7 +146,7 @@ static inline struct iommu_mapping *entry_mapping(const struct rangemap_entry *e
 	return container_of(entry->item, struct iommu_mapping, item);
 }
 
-/* Memory for a mapping, or NULL; and back. Lock held. */
+/* Memory for a mapping, or NULL (also when the quota is used up); and back. Lock held. */
 struct iommu_mapping *iommu_alloc_mapping_locked(struct iommu *iommu);
 void iommu_free_mapping_locked(struct iommu *iommu, struct iommu_mapping *mapping);
 

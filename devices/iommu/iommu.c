@@ -26,10 +26,15 @@ struct iommu_endpoint *iommu_find_endpoint_locked(struct iommu *iommu, uint32_t 
 
 struct iommu_mapping *iommu_alloc_mapping_locked(struct iommu *iommu)
 {
-	struct iommu_mapping *mapping = slab_take(&iommu->mappings);
+	/* Relaxed: it is only counted. */
+	uint64_t used = atomic_fetch_add_explicit(&iommu->quota->used, 1, memory_order_relaxed);
+	struct iommu_mapping *mapping =
+		used < iommu->quota->max ? slab_take(&iommu->mappings) : NULL;
 
-	if (!mapping)
+	if (!mapping) {
+		atomic_fetch_sub_explicit(&iommu->quota->used, 1, memory_order_relaxed);
 		return NULL;
+	}
 	/* Atomic, as its last reference's end may still be looking for IOMMU_REFS_WAITED. */
 	atomic_store_explicit(&mapping->refs, 0, memory_order_relaxed);
 	atomic_store_explicit(&mapping->owner_refs, 0, memory_order_relaxed);
@@ -43,6 +48,7 @@ void iommu_free_mapping_locked(struct iommu *iommu, struct iommu_mapping *mappin
 {
 	slab_give(&iommu->mappings, mapping);
 	iommu->live_mappings--;
+	atomic_fetch_sub_explicit(&iommu->quota->used, 1, memory_order_relaxed);
 }
 
 int iommu_create(struct iommu **ret_iommu, const struct iommu_config *config, struct ram *ram,
@@ -68,8 +74,8 @@ int iommu_create(struct iommu **ret_iommu, const struct iommu_config *config, st
 	iommu->input_last = UINT64_MAX >> (64 - config->address_width);
 	iommu->max_domain_mappings = config->max_domain_mappings ? config->max_domain_mappings
 								 : IOMMU_DEFAULT_DOMAIN_MAPPINGS;
-	iommu->max_total_mappings = config->max_total_mappings ? config->max_total_mappings
-							       : IOMMU_DEFAULT_TOTAL_MAPPINGS;
+	iommu->own_quota.max = IOMMU_DEFAULT_TOTAL_MAPPINGS;
+	iommu->quota = config->quota ? config->quota : &iommu->own_quota;
 	iommu->initial_bypass = iommu->bypass = config->bypass;
 	iommu->mappings.size = sizeof(struct iommu_mapping);
 	iommu->nodes.size = RANGEMAP_NODE_BYTES;
@@ -277,8 +283,8 @@ bool iommu_get_stats(struct iommu *iommu, unsigned index, struct iommu_endpoint_
 			.translated_bytes = ep->translated,
 			.cache_hits = ep->hits,
 			.cache_misses = ep->misses,
-			.maps = domain ? domain->maps : 0,
-			.unmaps = domain ? domain->unmaps : 0,
+			.maps = ep->maps + (domain ? domain->maps : 0),
+			.unmaps = ep->unmaps + (domain ? domain->unmaps : 0),
 			.live_mappings = domain ? domain->map.count : 0,
 		};
 		list_for_each (it, &ep->ports) {
@@ -292,6 +298,39 @@ bool iommu_get_stats(struct iommu *iommu, unsigned index, struct iommu_endpoint_
 	}
 	pthread_mutex_unlock(&iommu->lock);
 	return found;
+}
+
+bool iommu_get_domain_stats(struct iommu *iommu, unsigned index, struct iommu_domain_stats *stats)
+{
+	const struct iommu_domain *found = NULL;
+
+	pthread_mutex_lock(&iommu->lock);
+	for (unsigned i = 0; i < IOMMU_DOMAIN_BUCKETS && !found; i++) {
+		for (found = iommu->domains[i]; found && index; index--)
+			found = found->next;
+	}
+	if (found)
+		*stats = (struct iommu_domain_stats){
+			.domain = found->id,
+			.bypass = found->bypass,
+			.endpoints = found->endpoints,
+			.maps = found->maps,
+			.unmaps = found->unmaps,
+			.live_mappings = found->map.count,
+		};
+	pthread_mutex_unlock(&iommu->lock);
+	return found;
+}
+
+uint64_t iommu_get_gone_domains(struct iommu *iommu, struct iommu_domain_stats *stats)
+{
+	pthread_mutex_lock(&iommu->lock);
+	uint64_t gone = iommu->gone_domains;
+
+	*stats = (struct iommu_domain_stats){ .maps = iommu->gone_maps,
+					      .unmaps = iommu->gone_unmaps };
+	pthread_mutex_unlock(&iommu->lock);
+	return gone;
 }
 
 void iommu_get_memory(struct iommu *iommu, struct iommu_memory *memory)

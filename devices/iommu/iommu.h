@@ -24,14 +24,21 @@ struct iommu_resv {
 
 /* Limits on what a guest can make us allocate; past them a request fails with NOMEM. */
 #define IOMMU_DEFAULT_DOMAIN_MAPPINGS (1ULL << 20)
-#define IOMMU_DEFAULT_TOTAL_MAPPINGS  (1ULL << 22)
+#define IOMMU_DEFAULT_TOTAL_MAPPINGS  (1ULL << 22) /* of a VM */
 #define IOMMU_MAX_RESV		      16
 
 struct iommu_config {
-	uint64_t granule;				  /* bytes, a power of two, at least 4096 */
-	unsigned address_width;				  /* bits of input_range: 32 to 64 */
-	bool bypass;					  /* initial value of config.bypass */
-	uint64_t max_domain_mappings, max_total_mappings; /* 0 = the defaults */
+	uint64_t granule;	      /* bytes, a power of two, at least 4096 */
+	unsigned address_width;	      /* bits of input_range: 32 to 64 */
+	bool bypass;		      /* initial value of config.bypass */
+	uint64_t max_domain_mappings; /* 0 = the default */
+	struct iommu_quota *quota;    /* borrows; NULL: one of its own with the default */
+};
+
+/* How many mappings the IOMMUs that share it may have together. Zeroed but for @max at first. */
+struct iommu_quota {
+	uint64_t max;
+	_Atomic uint64_t used; /* removed mappings count while I/O in flight uses them */
 };
 
 /* What --verbose prints at exit, one per endpoint. */
@@ -39,7 +46,16 @@ struct iommu_endpoint_stats {
 	uint32_t endpoint;
 	const char *name;
 	uint64_t faults, dropped_events, translated_bytes, cache_hits, cache_misses;
-	uint64_t maps, unmaps, live_mappings; /* of the domain it is attached to */
+	/* Mappings made and removed in its domain while it was attached; there now. */
+	uint64_t maps, unmaps, live_mappings;
+};
+
+/* One domain, or all that are gone. */
+struct iommu_domain_stats {
+	uint32_t domain;
+	bool bypass;
+	unsigned endpoints;		      /* attached to it */
+	uint64_t maps, unmaps, live_mappings; /* mappings made and removed by requests, there now */
 };
 
 /* What all mappings need; the memory is kept for the next ones. */
@@ -81,6 +97,12 @@ void iommu_system_reset(struct iommu *iommu);
 
 /* Fill @stats for endpoint number @index (0, 1, ...); false past the last. Any thread. */
 bool iommu_get_stats(struct iommu *iommu, unsigned index, struct iommu_endpoint_stats *stats);
+
+/* The same for domain number @index (0, 1, ...) of those that exist, in no order. Any thread. */
+bool iommu_get_domain_stats(struct iommu *iommu, unsigned index, struct iommu_domain_stats *stats);
+
+/* How many domains are gone; @stats are their sums. Any thread. */
+uint64_t iommu_get_gone_domains(struct iommu *iommu, struct iommu_domain_stats *stats);
 
 /* Fill @memory. Any thread. */
 void iommu_get_memory(struct iommu *iommu, struct iommu_memory *memory);

@@ -27,6 +27,7 @@ static void check_accepted(const struct config *config)
 	assert(config->cpus >= 1 && config->cpus <= CONFIG_MAX_CPUS);
 	assert(config->memory >= CONFIG_MIN_MEMORY && config->memory <= CONFIG_MAX_MEMORY);
 	assert(config->memory % CONFIG_MEMORY_STEP == 0);
+	assert(config->max_mappings >= 1 && config->max_mappings <= CONFIG_MAX_MAPPINGS);
 	assert(config->num_disks <= CONFIG_MAX_DISKS && config->num_nets <= CONFIG_MAX_NETS);
 	assert(config->num_viommus <= CONFIG_MAX_VIOMMUS);
 	assert((config->console == CONFIG_CONSOLE_FILE) == (config->console_file != NULL));
@@ -37,6 +38,7 @@ static void check_accepted(const struct config *config)
 		check_iommu(config, CONFIG_NO_IOMMU, viommu->name);
 		assert(viommu->address_width >= CONFIG_MIN_ADDRESS_WIDTH &&
 		       viommu->address_width <= CONFIG_MAX_ADDRESS_WIDTH);
+		assert(viommu->max_mappings >= 1 && viommu->max_mappings <= CONFIG_MAX_MAPPINGS);
 		assert(viommu->granule >= CONFIG_MIN_GRANULE &&
 		       viommu->granule <= CONFIG_MAX_GRANULE &&
 		       !(viommu->granule & (viommu->granule - 1)));

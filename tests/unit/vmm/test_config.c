@@ -63,8 +63,9 @@ Test(config, a_full_command_line)
 	GOOD(&c, "--initrd", "i", "--cmdline", "quiet a=b", "--cpus", "16", "--memory", "4G",
 	     "--disk", "path=a.img,readonly=on,bus=mmio,iommu=off,id=root", "--disk=path=b.img",
 	     "--net", "user", "--net", "tap=tap0,mac=52:54:00:Ab:cd:eF,bus=mmio,iommu=on,id=lan",
-	     "--viommu=bus=mmio,bypass=on,address-width=39", "--rng", "--console", "file=out.txt",
-	     "--on-reset", "reboot", "--dump-tables", "d");
+	     "--viommu=bus=mmio,bypass=on,address-width=39,max-mappings=1000", "--max-mappings",
+	     "2000", "--rng", "--console", "file=out.txt", "--on-reset", "reboot", "--dump-tables",
+	     "d");
 	cr_assert_str_eq(c.initrd, "i");
 	cr_assert_str_eq(c.cmdline, "quiet a=b");
 	cr_assert_eq(c.cpus, 16);
@@ -92,6 +93,8 @@ Test(config, a_full_command_line)
 	cr_assert_eq(c.viommu[0].bus, CONFIG_BUS_MMIO);
 	cr_assert(c.viommu[0].bypass);
 	cr_assert_eq(c.viommu[0].address_width, 39);
+	cr_assert_eq(c.viommu[0].max_mappings, 1000);
+	cr_assert_eq(c.max_mappings, 2000);
 	cr_assert(c.rng);
 	cr_assert_eq(c.rng_iommu, 0);
 	cr_assert_eq(c.console, CONFIG_CONSOLE_FILE);
@@ -111,6 +114,8 @@ Test(config, viommu_alone_has_defaults)
 	cr_assert_not(c.viommu[0].bypass);
 	cr_assert_eq(c.viommu[0].address_width, 48);
 	cr_assert_eq(c.viommu[0].granule, KIB(4));
+	cr_assert_eq(c.viommu[0].max_mappings, 1 << 20);
+	cr_assert_eq(c.max_mappings, 1 << 22);
 	cr_assert_str_eq(c.viommu[0].name, "viommu");
 	cr_assert_eq(c.disk[0].iommu, 0);
 	config_finish(&c);
@@ -319,10 +324,10 @@ Test(config, lists_refuse_what_they_do_not_know)
 	    "'sixteen-letters-'",
 	    K, "--net", "tap=sixteen-letters-");
 	BAD("--viommu has no key 'width'; it takes name, bus, bypass, address-width, "
-	    "granule",
+	    "granule, max-mappings",
 	    K, "--viommu=width=48");
 	BAD("--viommu has no key ''; it takes name, bus, bypass, address-width, "
-	    "granule",
+	    "granule, max-mappings",
 	    K, "--viommu=bypass=on,");
 }
 
@@ -336,7 +341,7 @@ Test(config, missing_and_repeated)
 	BAD("--kernel is given twice", K, K);
 	BAD("--rng takes no value", K, "--rng=yes");
 	BAD("--viommu needs a value: name=NAME, bus=pci|mmio, bypass=on|off, address-width=BITS, "
-	    "granule=SIZE",
+	    "granule=SIZE, max-mappings=N",
 	    K, "--viommu=");
 	BAD("--console takes stdio, none or file=PATH, not 'tty'", K, "--console", "tty");
 	BAD("--console takes stdio, none or file=PATH, not 'file='", K, "--console", "file=");

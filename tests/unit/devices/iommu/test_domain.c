@@ -615,11 +615,11 @@ Test(domain, spec_59_faults_beyond_the_limit_are_counted)
 
 Test(domain, mapping_limits)
 {
+	static struct iommu_quota quota = { .max = 5 };
+
 	teardown();
-	setup_with(&(struct iommu_config){ .granule = G,
-					   .address_width = 48,
-					   .max_domain_mappings = 3,
-					   .max_total_mappings = 5 });
+	setup_with(&(struct iommu_config){
+		.granule = G, .address_width = 48, .max_domain_mappings = 3, .quota = &quota });
 	attach(1, 8, 0);
 	attach(2, 9, 0);
 	for (uint64_t i = 0; i < 3; i++)
@@ -634,6 +634,59 @@ Test(domain, mapping_limits)
 	detach(2, 9);
 	attach(2, 9, 0);
 	cr_assert_eq(map(2, 0, G - 1, 0, RW), OK);
+	cr_assert_eq(quota.used, 3);
+}
+
+Test(domain, by_default_a_domain_holds_two_to_the_twenty)
+{
+	struct iommu_memory memory;
+
+	attach(1, 9, 0); /* which has no reserved region */
+	for (uint64_t i = 0; i < 1 << 20; i++)
+		cr_assert_eq(map(1, 2 * i * G, 2 * i * G + G - 1, 0, R), OK);
+	cr_assert_eq(map(1, 1ULL << 40, (1ULL << 40) + G - 1, 0, R), NOMEM);
+	iommu_get_memory(env.iommu, &memory);
+	cr_assert_eq(memory.live_mappings, 1 << 20);
+	cr_assert_leq(memory.bytes, 96ULL << 20);
+	/* What is removed is used again: no pattern makes it grow. */
+	for (unsigned round = 0; round < 3; round++) {
+		for (uint64_t i = round; i < 1 << 20; i += 3)
+			cr_assert_eq(unmap(1, 2 * i * G, 2 * i * G + G - 1), OK);
+		for (uint64_t i = round; i < 1 << 20; i += 3)
+			cr_assert_eq(map(1, 2 * i * G, 2 * i * G + G - 1, 0, R), OK);
+	}
+	iommu_get_memory(env.iommu, &memory);
+	cr_assert_leq(memory.bytes, 96ULL << 20);
+	cr_assert_eq(unmap(1, 0, UINT64_MAX), OK);
+}
+
+Test(domain, counters_outlive_the_domain)
+{
+	struct iommu_endpoint_stats ep;
+	struct iommu_domain_stats d;
+
+	attach(1, 8, 0);
+	map(1, 0, G - 1, 0, RW);
+	map(1, G, 2 * G - 1, 0, RW);
+	attach(1, 9, 0);
+	map(1, 2 * G, 3 * G - 1, 0, RW);
+	unmap(1, 0, G - 1);
+	cr_assert(iommu_get_domain_stats(env.iommu, 0, &d));
+	cr_assert(d.domain == 1 && !d.bypass && d.endpoints == 2);
+	cr_assert(d.maps == 3 && d.unmaps == 1 && d.live_mappings == 2);
+	cr_assert_not(iommu_get_domain_stats(env.iommu, 1, &d));
+	cr_assert_eq(iommu_get_gone_domains(env.iommu, &d), 0);
+	detach(1, 8);
+	map(1, 3 * G, 4 * G - 1, 0, RW);
+	detach(1, 9);
+	cr_assert_not(iommu_get_domain_stats(env.iommu, 0, &d));
+	cr_assert_eq(iommu_get_gone_domains(env.iommu, &d), 1);
+	cr_assert(d.maps == 4 && d.unmaps == 1);
+	/* Each has what happened while it was attached. */
+	iommu_get_stats(env.iommu, 0, &ep);
+	cr_assert(ep.maps == 3 && ep.unmaps == 1 && ep.live_mappings == 0);
+	iommu_get_stats(env.iommu, 1, &ep);
+	cr_assert(ep.maps == 2 && ep.unmaps == 1 && ep.live_mappings == 0);
 }
 
 /*
