@@ -134,6 +134,24 @@ bool has_word(const char *line, const char *word)
 	return false;
 }
 
+uint64_t word_value(const char *line, const char *prefix)
+{
+	size_t n = length(prefix);
+	uint64_t value = 0;
+
+	while (length(line) >= n && !equal(line, prefix, n)) {
+		while (*line && *line != ' ')
+			line++;
+		while (*line == ' ')
+			line++;
+	}
+	if (length(line) < n)
+		return 0;
+	for (line += n; *line >= '0' && *line <= '9'; line++)
+		value = value * 10 + (uint64_t)(*line - '0');
+	return value;
+}
+
 /* Every architecture of ours is little-endian. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "values are copied as they are");
 

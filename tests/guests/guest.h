@@ -39,6 +39,8 @@ void checks_set(unsigned checks, unsigned failures);
 
 /* True when @word is one of the words of @line. */
 bool has_word(const char *line, const char *word);
+/* The number behind @prefix ("name=") in the first word that begins with it, or 0. */
+uint64_t word_value(const char *line, const char *prefix);
 size_t length(const char *text);
 bool equal(const void *a, const void *b, size_t size);
 /* True when all @size bytes at @at are @byte. */

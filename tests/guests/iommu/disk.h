@@ -17,6 +17,8 @@
 #define DISK_MAX_SEGS	(DISK_QUEUE_SIZE - 2)
 /* Sectors with a known pattern, from sector 0: see disk_byte. */
 #define PATTERN_SECTORS 512u
+/* ... and some without, for what shall not arrive there. */
+#define SCRATCH_SECTOR 1024u
 
 enum disk_type { DISK_LOAD = 0, DISK_STORE = 1, DISK_FLUSH = 4 };
 

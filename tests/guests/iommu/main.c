@@ -3,7 +3,10 @@
  *
  *	bypass		config.bypass is expected to be 1 initially, else 0
  *	reboot		the machine starts again in place when it is reset
- *	stress		also what takes long
+ *	foreign		not moat's devices: an I/O that was refused may be answered in
+ *			any way, and reported or not, except in tests of moat's own
+ *			choices
+ *	only=N		no test but number N
  *
  * At least one, better two virtio-blk devices with 256 KiB or more must sit
  * behind the IOMMU; they are overwritten. The last line is "exit N", N as a
@@ -69,6 +72,17 @@ void skip(const char *why)
 	skipped = why;
 }
 
+/* Are only the specification's demands to be met here? */
+static bool lenient(void)
+{
+	return has_word(arch_cmdline(), "foreign") && !equal(current->name, "moat", 4);
+}
+
+bool refused(enum outcome outcome)
+{
+	return outcome != IO_OK || lenient();
+}
+
 static bool same_fault(const struct fault *a, const struct fault *b)
 {
 	return a->reason == b->reason && a->flags == b->flags && a->endpoint == b->endpoint &&
@@ -100,6 +114,10 @@ void expect_fault_in(const char *file, int line, const struct disk *disk, uint8_
 {
 	struct fault fault = last_fault;
 
+	if (lenient()) {
+		any_fault();
+		return;
+	}
 	if (!next_fault(FAULT_MS, &fault)) {
 		expect_failed(file, line, "no fault was reported");
 		return;
@@ -116,12 +134,13 @@ void expect_fault_in(const char *file, int line, const struct disk *disk, uint8_
 bool any_fault(void)
 {
 	struct fault fault;
+	bool any = false;
 
 	while (iommu_next_fault(QUIET_MS, &fault)) {
-		if (!same_fault(&fault, &last_fault))
-			return true;
+		iommu_repost(&fault);
+		any = any || !same_fault(&fault, &last_fault);
 	}
-	return false;
+	return any;
 }
 
 bool loads(struct disk *disk, uint64_t iova, uint64_t memory)
@@ -136,7 +155,7 @@ void expect_refuses(const char *file, int line, struct disk *disk, uint8_t reaso
 {
 	if (memory)
 		memset(phys(memory), UNTOUCHED, PAGE);
-	if (disk_io(disk, DISK_LOAD, 8, iova, PAGE) == IO_OK)
+	if (!refused(disk_io(disk, DISK_LOAD, 8, iova, PAGE)))
 		expect_failed(file, line, "the access succeeded");
 	expect_fault_in(file, line, disk, reason, FAULT_F_WRITE, iova, 1);
 	if (memory && !all_bytes(phys(memory), UNTOUCHED, PAGE))
@@ -171,8 +190,54 @@ bool fresh(void)
 	return true;
 }
 
+/* Everything else relies on what it puts on the disks. */
+static void write_patterns(void)
+{
+	uint64_t memory = pages(PATTERN_SECTORS * SECTOR / PAGE);
+
+	REQUIRE(iommu_has(F_MAP_UNMAP));
+	for (unsigned i = 0; i < num_disks; i++) {
+		struct disk *disk = &disks[i];
+
+		REQUIRE(disk_up(disk, 1 + i));
+		EXPECT_EQ(iommu_map_pages(1 + i, DATA, memory, PATTERN_SECTORS * SECTOR / PAGE,
+					  MAP_RW),
+			  S_OK);
+		disk_fill_pattern(disk, 0, phys(memory), PATTERN_SECTORS * SECTOR);
+		EXPECT_EQ(disk_io(disk, DISK_STORE, 0, DATA, PATTERN_SECTORS * SECTOR), IO_OK);
+		memset(phys(memory), 0, PATTERN_SECTORS * SECTOR);
+		EXPECT_EQ(disk_io(disk, DISK_LOAD, 0, DATA, PATTERN_SECTORS * SECTOR), IO_OK);
+		EXPECT(disk_pattern_at(disk, 0, phys(memory), PATTERN_SECTORS * SECTOR));
+		/* For IOMMUs that forget nothing when they are reset. */
+		EXPECT(vdev_reset(&disk->dev));
+		EXPECT_EQ(iommu_detach(1 + i, disk->endpoint), S_OK);
+	}
+}
+
+static const struct test patterns = { "what a disk stores it loads again", write_patterns };
+
+static uint64_t only(void)
+{
+	return word_value(arch_cmdline(), "only=");
+}
+
+/* Those that aren't to be run are counted. */
+static bool is_chosen(void)
+{
+	unsigned checks, failures;
+
+	checks_get(&checks, &failures);
+	if (!only() || only() == checks + 1)
+		return true;
+	checks_set(checks + 1, failures);
+	return false;
+}
+
 static void run(const struct test *test)
 {
+	/* Everything relies on what the first one leaves. */
+	if (test != &patterns && !is_chosen())
+		return;
 	current = test;
 	failed = false;
 	skipped = NULL;
@@ -192,29 +257,6 @@ static void run_all(const struct test *test)
 		run(test);
 }
 
-/* Everything else relies on what it puts on the disks. */
-static void write_patterns(void)
-{
-	uint64_t memory = pages(PATTERN_SECTORS * SECTOR / PAGE);
-
-	REQUIRE(iommu_has(F_MAP_UNMAP));
-	for (unsigned i = 0; i < num_disks; i++) {
-		struct disk *disk = &disks[i];
-
-		REQUIRE(disk_up(disk, 1 + i));
-		EXPECT_EQ(iommu_map_pages(1 + i, DATA, memory, PATTERN_SECTORS * SECTOR / PAGE,
-					  MAP_RW),
-			  S_OK);
-		disk_fill_pattern(disk, 0, phys(memory), PATTERN_SECTORS * SECTOR);
-		EXPECT_EQ(disk_io(disk, DISK_STORE, 0, DATA, PATTERN_SECTORS * SECTOR), IO_OK);
-		memset(phys(memory), 0, PATTERN_SECTORS * SECTOR);
-		EXPECT_EQ(disk_io(disk, DISK_LOAD, 0, DATA, PATTERN_SECTORS * SECTOR), IO_OK);
-		EXPECT(disk_pattern_at(disk, 0, phys(memory), PATTERN_SECTORS * SECTOR));
-	}
-}
-
-static const struct test patterns = { "what a disk stores it loads again", write_patterns };
-
 static void finish(void)
 {
 	bool good = checks_done();
@@ -229,7 +271,8 @@ static void first_boot(void)
 	run(&patterns);
 	for (unsigned i = 0; i < ARRAY_SIZE(all_tests); i++)
 		run_all(all_tests[i]);
-	if (!has_word(arch_cmdline(), "reboot")) {
+	checks_get(&mark()->checks, &mark()->failures);
+	if (!has_word(arch_cmdline(), "reboot") || (only() && only() <= mark()->checks)) {
 		finish();
 		return;
 	}
@@ -238,7 +281,6 @@ static void first_boot(void)
 	prepare_system_reset();
 	mark()->resetting = 1;
 	mark()->initial_bypass = iommu.initial_bypass;
-	checks_get(&mark()->checks, &mark()->failures);
 	arch_reset();
 	bail_out("the machine ignores its reset register");
 }

@@ -76,6 +76,9 @@ bool any_fault(void);
 /* @disk can load its sector @sector to @iova, and it arrives at @memory, one page. */
 #define EXPECT_LOADS(disk, iova, memory) EXPECT(loads(disk, iova, memory))
 bool loads(struct disk *disk, uint64_t iova, uint64_t memory);
+/* An I/O that touched what isn't accessible has failed. */
+#define EXPECT_REFUSED(outcome) EXPECT(refused(outcome))
+bool refused(enum outcome outcome);
 /* @disk can't write to @iova; a fault says so, and @memory (a page, or 0) stays as it was. */
 #define EXPECT_REFUSES(disk, reason, iova, memory) \
 	expect_refuses(__FILE_NAME__, __LINE__, disk, reason, iova, memory)

@@ -168,23 +168,20 @@ static void detach_unknown_endpoint(void)
 	EXPECT_EQ(iommu_detach(1, disks[0].endpoint), S_OK);
 }
 
-/* A device may take such a DETACH for good; what it may not is to detach. */
+/* A device may answer as it likes; what it may not is to detach. */
 static void detach_elsewhere(void)
 {
 	struct disk *disk = &disks[0];
 	uint64_t memory = pages(1);
-	enum status status = iommu_detach(1, disk->endpoint);
 
-	EXPECT(status == S_INVAL || status == S_OK);
+	iommu_detach(1, disk->endpoint);
 	EXPECT(disk_up(disk, 1));
 	EXPECT_EQ(iommu_map_pages(1, DATA, memory, 1, MAP_RW), S_OK);
-	status = iommu_detach(2, disk->endpoint);
-	EXPECT(status == S_INVAL || status == S_OK);
+	iommu_detach(2, disk->endpoint);
 	EXPECT_LOADS(disk, DATA, memory);
 	if (num_disks > 1) {
 		EXPECT_EQ(iommu_attach(2, disks[1].endpoint, 0), S_OK);
-		status = iommu_detach(2, disk->endpoint);
-		EXPECT(status == S_INVAL || status == S_OK);
+		iommu_detach(2, disk->endpoint);
 		EXPECT_LOADS(disk, DATA, memory);
 	}
 }
@@ -282,7 +279,7 @@ const struct test attach_tests[] = {
 	{ "spec 18: endpoints share a domain", attach_together },
 	{ "spec 19: ATTACH to a domain of the other kind is INVAL", attach_other_kind },
 	{ "spec 20: ATTACH elsewhere detaches first", attach_elsewhere },
-	{ "spec 20: ATTACH to the same domain again changes nothing", attach_same_again },
+	{ "moat: ATTACH to the same domain again changes nothing", attach_same_again },
 	{ "spec 21: endpoints with the same properties share a domain", attach_compatible },
 	{ "spec 22: an ATTACH that isn't rejected attaches", attached_if_not_rejected },
 	{ "spec 23: ATTACH creates the domain", attach_creates },

@@ -56,7 +56,7 @@ static void bypass_reads_0_or_1(void)
 	/* Accesses of another width than the field's, which no driver may make. */
 	vdev_write_config32(&iommu.dev, CONFIG_BYPASS, 0xffffff02);
 	EXPECT(iommu_get_bypass() <= 1);
-	EXPECT(vdev_config32(&iommu.dev, CONFIG_BYPASS) <= 1);
+	EXPECT((vdev_config32(&iommu.dev, CONFIG_BYPASS) & 0xff) <= 1);
 }
 
 /* Only for the machine that starts with bypass: with the feature declined, and with no driver. */

@@ -186,15 +186,15 @@ static void one_byte_off(void)
 	memset(phys(memory - PAGE), UNTOUCHED, 3 * PAGE);
 	EXPECT_EQ(disk_io(disk, DISK_LOAD, 8, first, SECTOR), IO_OK);
 	EXPECT_EQ(disk_io(disk, DISK_LOAD, 8, last + 1 - SECTOR, SECTOR), IO_OK);
-	EXPECT(disk_io(disk, DISK_LOAD, 8, first - 1, SECTOR) != IO_OK);
+	EXPECT_REFUSED(disk_io(disk, DISK_LOAD, 8, first - 1, SECTOR));
 	EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_WRITE, first - 1);
-	EXPECT(disk_io(disk, DISK_LOAD, 8, last + 2 - SECTOR, SECTOR) != IO_OK);
+	EXPECT_REFUSED(disk_io(disk, DISK_LOAD, 8, last + 2 - SECTOR, SECTOR));
 	EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_WRITE, last + 1);
 	EXPECT(all_bytes(phys(memory - PAGE), UNTOUCHED, PAGE));
 	EXPECT(all_bytes(phys(memory + PAGE), UNTOUCHED, PAGE));
-	EXPECT(disk_io(disk, DISK_STORE, 8, first - 1, SECTOR) != IO_OK);
+	EXPECT_REFUSED(disk_io(disk, DISK_STORE, SCRATCH_SECTOR, first - 1, SECTOR));
 	EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_READ, first - 1);
-	EXPECT(disk_io(disk, DISK_STORE, 8, last + 2 - SECTOR, SECTOR) != IO_OK);
+	EXPECT_REFUSED(disk_io(disk, DISK_STORE, SCRATCH_SECTOR, last + 2 - SECTOR, SECTOR));
 	EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_READ, last + 1);
 	EXPECT_LOADS(disk, DATA, memory);
 	EXPECT_NO_FAULT();
@@ -210,7 +210,7 @@ static void hole_inside(void)
 	EXPECT_EQ(iommu_map_pages(DOMAIN, DATA, memory, 1, MAP_RW), S_OK);
 	EXPECT_EQ(iommu_map_pages(DOMAIN, DATA + 2 * PAGE, memory + 2 * PAGE, 1, MAP_RW), S_OK);
 	memset(phys(memory + PAGE), UNTOUCHED, PAGE);
-	EXPECT(disk_io(disk, DISK_LOAD, 8, DATA, 3 * PAGE) != IO_OK);
+	EXPECT_REFUSED(disk_io(disk, DISK_LOAD, 8, DATA, 3 * PAGE));
 	EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_WRITE, DATA + PAGE);
 	EXPECT(all_bytes(phys(memory + PAGE), UNTOUCHED, PAGE));
 }
@@ -226,7 +226,7 @@ static void read_only_inside(void)
 					  i == 1 ? MAP_READ : MAP_RW),
 			  S_OK);
 	memset(phys(memory + PAGE), UNTOUCHED, PAGE);
-	EXPECT(disk_io(disk, DISK_LOAD, 8, DATA, 3 * PAGE) != IO_OK);
+	EXPECT_REFUSED(disk_io(disk, DISK_LOAD, 8, DATA, 3 * PAGE));
 	EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_WRITE, DATA + PAGE);
 	EXPECT(all_bytes(phys(memory + PAGE), UNTOUCHED, PAGE));
 }

@@ -6,7 +6,7 @@
 /* One fault of @disk, a write to @iova, which nothing is mapped at. */
 static void cause(struct disk *disk, uint64_t iova)
 {
-	EXPECT(disk_io(disk, DISK_LOAD, 8, iova, SECTOR) != IO_OK);
+	EXPECT_REFUSED(disk_io(disk, DISK_LOAD, 8, iova, SECTOR));
 }
 
 static void reserved_is_zero(void)
@@ -39,7 +39,11 @@ static void endpoint_is_valid(void)
 	for (unsigned i = 0; i < num_disks; i++) {
 		cause(&disks[i], DATA + i * PAGE);
 		REQUIRE(iommu_next_fault(FAULT_MS, &fault));
-		EXPECT_EQ(fault.endpoint, disks[i].endpoint);
+		/* There may be one for each piece of the access. */
+		do {
+			EXPECT_EQ(fault.endpoint, disks[i].endpoint);
+			iommu_repost(&fault);
+		} while (iommu_next_fault(QUIET_MS, &fault));
 	}
 }
 
@@ -52,8 +56,11 @@ static void address_where_given(void)
 	for (unsigned i = 0; i < ARRAY_SIZE(addresses); i++) {
 		cause(&disks[0], addresses[i]);
 		REQUIRE(iommu_next_fault(FAULT_MS, &fault));
-		if (fault.flags & FAULT_F_ADDRESS)
-			EXPECT_EQ(fault.address, addresses[i]);
+		do {
+			if (fault.flags & FAULT_F_ADDRESS)
+				EXPECT(fault.address - addresses[i] < SECTOR);
+			iommu_repost(&fault);
+		} while (iommu_next_fault(QUIET_MS, &fault));
 	}
 }
 
@@ -67,13 +74,13 @@ static void says_what_happened(void)
 		EXPECT(disk_up(disk, DOMAIN + i));
 		EXPECT_EQ(iommu_map_pages(DOMAIN + i, DATA, memory, 1, MAP_READ), S_OK);
 		EXPECT_EQ(iommu_map_pages(DOMAIN + i, DATA + PAGE, memory, 1, 0), S_OK);
-		EXPECT(disk_io(disk, DISK_LOAD, 8, FAR + 0x40, SECTOR) != IO_OK);
+		EXPECT_REFUSED(disk_io(disk, DISK_LOAD, 8, FAR + 0x40, SECTOR));
 		EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_WRITE, FAR + 0x40);
-		EXPECT(disk_io(disk, DISK_STORE, 8, FAR + 0x40, SECTOR) != IO_OK);
+		EXPECT_REFUSED(disk_io(disk, DISK_STORE, SCRATCH_SECTOR, FAR + 0x40, SECTOR));
 		EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_READ, FAR + 0x40);
-		EXPECT(disk_io(disk, DISK_LOAD, 8, DATA + 7, SECTOR) != IO_OK);
+		EXPECT_REFUSED(disk_io(disk, DISK_LOAD, 8, DATA + 7, SECTOR));
 		EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_WRITE, DATA + 7);
-		EXPECT(disk_io(disk, DISK_STORE, 8, DATA + PAGE + 7, SECTOR) != IO_OK);
+		EXPECT_REFUSED(disk_io(disk, DISK_STORE, SCRATCH_SECTOR, DATA + PAGE + 7, SECTOR));
 		EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_READ, DATA + PAGE + 7);
 		EXPECT_EQ(iommu_detach(DOMAIN + i, disk->endpoint), S_OK);
 		disk_submit(disk, DISK_FLUSH, 0, NULL, 0);

@@ -171,7 +171,7 @@ static void permissions(void)
 	disk_fill_pattern(disk, 8, phys(memory + MAP_READ * PAGE), PAGE);
 	EXPECT_EQ(disk_io(disk, DISK_STORE, 8, DATA + MAP_READ * PAGE, PAGE), IO_OK);
 	EXPECT_EQ(disk_io(disk, DISK_STORE, 8, DATA + MAP_RW * PAGE, PAGE), IO_OK);
-	EXPECT(disk_io(disk, DISK_STORE, 8, DATA, PAGE) != IO_OK);
+	EXPECT_REFUSED(disk_io(disk, DISK_STORE, SCRATCH_SECTOR, DATA, PAGE));
 	EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_READ, DATA);
 }
 
@@ -181,11 +181,16 @@ static void write_only(void)
 	uint64_t memory = pages(1);
 
 	EXPECT(disk_up(disk, DOMAIN));
+	EXPECT_EQ(iommu_map_pages(DOMAIN, FAR, memory, 1, MAP_RW), S_OK);
 	EXPECT_EQ(iommu_map_pages(DOMAIN, DATA, memory, 1, MAP_WRITE), S_OK);
-	EXPECT(disk_io(disk, DISK_STORE, 8, DATA, PAGE) != IO_OK);
+	disk_fill_pattern(disk, SCRATCH_SECTOR, phys(memory), PAGE);
+	EXPECT_EQ(disk_io(disk, DISK_STORE, SCRATCH_SECTOR, FAR, PAGE), IO_OK);
+	memset(phys(memory), UNTOUCHED, PAGE);
+	EXPECT_REFUSED(disk_io(disk, DISK_STORE, SCRATCH_SECTOR, DATA, PAGE));
 	EXPECT_FAULT(disk, FAULT_MAPPING, FAULT_F_READ, DATA);
 	/* What was on the disk is still there. */
-	EXPECT_LOADS(disk, DATA, memory);
+	EXPECT_EQ(disk_io(disk, DISK_LOAD, SCRATCH_SECTOR, FAR, PAGE), IO_OK);
+	EXPECT(disk_pattern_at(disk, SCRATCH_SECTOR, phys(memory), PAGE));
 }
 
 static void translation(void)

@@ -584,7 +584,7 @@ static void offer_event_buffer(unsigned i, uint32_t len)
 	offer(1, (uint16_t)i);
 }
 
-Test(viommu, spec_54_to_56_fault_event)
+Test(viommu, spec_54_to_57_fault_event)
 {
 	struct virtio_iommu_fault fault;
 
