@@ -18,7 +18,11 @@
 #define ENDPOINT 8
 #define FLOOD	 100000
 /* For what the allocator, the C library and Criterion may take meanwhile. */
+#ifdef __SANITIZE_ADDRESS__
+#define SLACK MIB(300) /* and its quarantine of what was freed */
+#else
 #define SLACK MIB(2)
+#endif
 
 static struct env {
 	struct ram ram;
