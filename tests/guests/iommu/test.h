@@ -55,7 +55,7 @@ bool expect_equal(const char *file, int line, const char *what, int64_t got, int
 #define FAR  0xb0000000ull
 
 /* How long to wait for what shall not happen. */
-#define QUIET_MS 5
+#define QUIET_MS 50
 /* ... and for a fault that shall. */
 #define FAULT_MS 2000
 
