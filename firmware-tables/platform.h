@@ -86,7 +86,7 @@ struct platform {
 	/* PCI Express root bus, segment 0, bus 0 only. */
 	struct platform_range ecam;
 	struct platform_range pci_mem32, pci_mem64;
-	/* arm: INTA to INTD of device 0, level-triggered; device n is turned on by n. */
+	/* INTA to INTD of device 0, level-triggered; device n is turned on by n. 0: none. */
 	uint32_t pci_intx_gsi[PLATFORM_NUM_INTX];
 
 	/* Interrupt controllers (x86). */

@@ -176,10 +176,10 @@ static int machine_init(struct machine *m, struct err *err)
 	r = machine_create_board(m, err);
 	if (r < 0)
 		return r;
+	arch_describe(m->arch, &m->platform);
 	r = machine_create_devices(m, err);
 	if (r < 0)
 		return r;
-	arch_describe(m->arch, &m->platform);
 	machine_describe_devices(m);
 	return 0;
 }

@@ -71,6 +71,8 @@ void arch_describe(const struct arch *arch, struct platform *platform)
 	platform->ecam = map->ecam;
 	platform->pci_mem32 = map->pci_mem32;
 	platform->pci_mem64 = map->pci_mem64;
+	for (unsigned i = 0; i < PLATFORM_NUM_INTX; i++)
+		platform->pci_intx_gsi[i] = X86_GSI_PCI_INTX + i;
 	platform->lapic_base = X86_LAPIC;
 	platform->ioapic_base = X86_IOAPIC;
 	platform->ioapic_id = 0;

@@ -51,7 +51,8 @@
 #define X86_IOAPIC_PINS	     24
 #define X86_GSI_COM1	     4
 #define X86_GSI_POWER_BUTTON 5
-#define X86_GSI_VIRTIO_MMIO  6 /* the first one */
+#define X86_GSI_VIRTIO_MMIO  6	/* the first one */
+#define X86_GSI_PCI_INTX     20 /* INTA of slot 0; four of them */
 
 /* Ports. */
 #define X86_PORT_KBD_STATUS    0x64

@@ -16,8 +16,6 @@
  *	\_SB.PWRB, .GED0	the power button, and the interrupt that says it was pressed
  *	\_SB.Cnnn		processors, matched to the MADT by _UID
  *
- * There is no _PRT: no PCI device of moat has a wired interrupt.
- *
  * A device's window must lie in no other _CRS. Linux resolves the address in a
  * VIOT node to the first device whose _CRS contains it, and a host bridge's
  * windows count.
@@ -25,6 +23,8 @@
 
 /* Of a hardware-reduced machine's button: "pressed" (ACPI 6.3, 4.8.2.2.2). */
 #define NOTIFY_PRESSED 0x80
+
+#define PCI_SLOTS 32
 
 /*
  * _OSC: the guest may control everything that it asks for (hot-plug, AER, PME,
@@ -54,6 +54,32 @@ static void write_osc(struct acpi_buf *buf)
 	aml_close(buf, method);
 }
 
+/*
+ * _PRT: which interrupt the pins of each slot are wired to (ACPI 6.3, 6.2.13).
+ * Without a link device they are level-triggered and active low.
+ */
+static void write_routing(struct acpi_buf *buf, const struct platform *platform)
+{
+	if (!platform->pci_intx_gsi[0])
+		return;
+	aml_name(buf, "_PRT");
+
+	size_t table = aml_open_package(buf, PCI_SLOTS * PLATFORM_NUM_INTX);
+
+	for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
+		for (unsigned pin = 0; pin < PLATFORM_NUM_INTX; pin++) {
+			size_t route = aml_open_package(buf, 4);
+
+			aml_int(buf, (uint64_t)slot << 16 | 0xffff);
+			aml_int(buf, pin);
+			aml_int(buf, 0);
+			aml_int(buf, platform->pci_intx_gsi[(slot + pin) % PLATFORM_NUM_INTX]);
+			aml_close(buf, route);
+		}
+	}
+	aml_close(buf, table);
+}
+
 static void write_host_bridge(struct acpi_buf *buf, const struct platform *platform)
 {
 	size_t device = aml_open_device(buf, "PCI0");
@@ -75,6 +101,7 @@ static void write_host_bridge(struct acpi_buf *buf, const struct platform *platf
 	if (platform->pci_mem64.size)
 		aml_res_memory_window(buf, platform->pci_mem64.base, platform->pci_mem64.size);
 	aml_close_resources(buf, crs);
+	write_routing(buf, platform);
 	write_osc(buf);
 	aml_close(buf, device);
 }

@@ -15,6 +15,14 @@ struct irq_line_ops {
 	void (*set)(struct irq_line *line, bool level);
 	/* One edge (low, high, low). Any thread, no lock needed. */
 	void (*pulse)(struct irq_line *line);
+	/*
+	 * Have the eventfd @trigger drive the wire high; the guest's end of
+	 * interrupt drives it low and rings @resample. Both are borrowed until
+	 * disconnect. For somebody who isn't us (VFIO), beside set and pulse.
+	 * Several may share the wire. 0 or -errno.
+	 */
+	int (*connect)(struct irq_line *line, int trigger, int resample);
+	void (*disconnect)(struct irq_line *line, int trigger);
 };
 
 /* A wire to the interrupt controller. Embedded in its implementation. */

@@ -70,7 +70,30 @@ static void line_pulse(struct irq_line *line)
 	eventfd_ring(container_of(line, struct vm_line, line)->eventfd);
 }
 
-static const struct irq_line_ops line_ops = { .set = line_set, .pulse = line_pulse };
+static int line_connect(struct irq_line *line, int trigger, int resample)
+{
+	struct kvm_irqfd irqfd = {
+		.fd = (uint32_t)trigger,
+		.gsi = line->gsi,
+		.flags = KVM_IRQFD_FLAG_RESAMPLE,
+		.resamplefd = (uint32_t)resample,
+	};
+
+	return kvm_fd_ioctl(container_of(line, struct vm_line, line)->vm->fd, KVM_IRQFD, &irqfd);
+}
+
+static void line_disconnect(struct irq_line *line, int trigger)
+{
+	vm_irqfd(container_of(line, struct vm_line, line)->vm, trigger, line->gsi,
+		 KVM_IRQFD_FLAG_DEASSIGN);
+}
+
+static const struct irq_line_ops line_ops = {
+	.set = line_set,
+	.pulse = line_pulse,
+	.connect = line_connect,
+	.disconnect = line_disconnect,
+};
 
 static int line_create(struct vm *vm, uint32_t gsi, struct vm_line **ret_line)
 {

@@ -321,6 +321,28 @@ Test(viot, absent_without_iommu)
 	acpi_blob_finish(&blob);
 }
 
+/* Each pin of each slot is in _PRT; the slots take turns. */
+Test(acpi, pci_interrupts_are_routed)
+{
+	struct platform p = make_platform(false, false);
+	/* Package (4) { 0x0002ffff, 0, 0, 22 }: INTA of slot 2, and INTD of slot 31. */
+	static const uint8_t slot2[] = { 0x12, 0x0b, 4, 0x0c, 0xff, 0xff, 2, 0, 0, 0, 0x0a, 22 };
+	static const uint8_t slot31[] = { 0x12, 0x0c, 4, 0x0c, 0xff, 0xff, 31,
+					  0,	0x0a, 3, 0,    0x0a, 22 };
+	size_t len;
+
+	for (unsigned i = 0; i < PLATFORM_NUM_INTX; i++)
+		p.pci_intx_gsi[i] = 20 + i;
+
+	struct acpi_blob blob = build(&p);
+	const uint8_t *dsdt = find(&blob, "DSDT", &len);
+
+	cr_assert(memmem(dsdt, len, "_PRT", 4));
+	cr_expect(memmem(dsdt, len, slot2, sizeof(slot2)));
+	cr_expect(memmem(dsdt, len, slot31, sizeof(slot31)));
+	acpi_blob_finish(&blob);
+}
+
 Test(acpi, same_input_same_bytes)
 {
 	struct platform p = make_platform(true, true);
