@@ -134,12 +134,23 @@ static int map_all(struct machine_device *d, struct err *err)
 
 int machine_create_vfio(struct machine *m, struct machine_device *d, struct err *err)
 {
+	/* INTA of its slot. */
+	uint32_t gsi = m->platform.pci_intx_gsi[d->place % PLATFORM_NUM_INTX];
+	struct irq_line *intx;
 	int r = d->iommu == CONFIG_NO_IOMMU ? map_all(d, err) : add_endpoint(m, d, err);
 
+	if (r == 0)
+		r = loop_create(&d->loop, d->name, err);
+	if (r == 0) {
+		r = vm_irq_line(m->vm, gsi, &intx);
+		if (r < 0)
+			err_set(err, -r, "%s: no interrupt line %u: %s", d->name, gsi,
+				strerror(-r));
+	}
 	if (r == 0)
 		r = vm_add_vfio(m->vm, d->host->keeper_fd, err);
 	if (r == 0)
 		r = vfio_pci_create(&d->vfio, d->name, d->host, m->pci, d->place,
-				    vm_mem_slots(m->vm), err);
+				    vm_mem_slots(m->vm), intx, d->loop, err);
 	return r;
 }

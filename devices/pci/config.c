@@ -92,7 +92,8 @@ static uint64_t bar_wanted(const struct pci_dev *dev, unsigned index)
 	unsigned reg = PCI_BASE_ADDRESS_0 + 4 * index;
 	const struct pci_bar *bar = &dev->bar[index];
 
-	if (bar->size == 0 || dev->asleep || !(dev->config[PCI_COMMAND] & PCI_COMMAND_MEMORY))
+	if (bar->size == 0 || dev->asleep || dev->gone ||
+	    !(dev->config[PCI_COMMAND] & PCI_COMMAND_MEMORY))
 		return 0;
 	uint64_t base = pci_config_get(dev->config, reg, 4) & PCI_BASE_ADDRESS_MEM_MASK;
 
@@ -173,7 +174,9 @@ static struct pci_dev *config_find(struct pci_root *root, unsigned rid, unsigned
 		return NULL;
 	if (rid >= PCI_NUM_SLOTS << 3 || (rid & 7) != 0)
 		return NULL;
-	return root->slot[rid >> 3];
+	struct pci_dev *dev = root->slot[rid >> 3];
+
+	return dev && !dev->gone ? dev : NULL;
 }
 
 uint32_t pci_config_read(struct pci_root *root, unsigned rid, unsigned offset, unsigned size)

@@ -88,6 +88,8 @@ struct pci_dev {
 	void (*config_written)(struct pci_dev *dev, unsigned offset, unsigned size, uint32_t value);
 	/* It sleeps (D3): it decodes nothing, whatever its command register says. */
 	bool asleep;
+	/* It was pulled out: its configuration space reads as all ones too. Root lock. */
+	bool gone;
 };
 
 /* Everything the root needs to know of its place in the machine. */

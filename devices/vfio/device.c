@@ -2,6 +2,7 @@
 #include "devices/vfio/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/vfio.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,8 +127,9 @@ static unsigned device_irqs(struct vfio_host *host, unsigned index, bool *ret_gr
 	return info.count;
 }
 
-static int device_set_irqs(struct vfio_host *host, unsigned index, unsigned first, unsigned count,
-			   const int *eventfd)
+/* VFIO_DEVICE_SET_IRQS with @count eventfds, or none of them, for @action. */
+static int set_irqs(struct vfio_host *host, unsigned index, unsigned first, unsigned count,
+		    const int *eventfd, uint32_t action)
 {
 	size_t bytes = count * sizeof(int32_t), size = sizeof(struct vfio_irq_set) + bytes;
 	struct vfio_irq_set *set = calloc(1, size);
@@ -135,8 +137,7 @@ static int device_set_irqs(struct vfio_host *host, unsigned index, unsigned firs
 	if (!set)
 		return -ENOMEM;
 	set->argsz = (uint32_t)size;
-	set->flags = VFIO_IRQ_SET_ACTION_TRIGGER |
-		     (count ? VFIO_IRQ_SET_DATA_EVENTFD : VFIO_IRQ_SET_DATA_NONE);
+	set->flags = action | (count ? VFIO_IRQ_SET_DATA_EVENTFD : VFIO_IRQ_SET_DATA_NONE);
 	set->index = index;
 	set->start = first;
 	set->count = count;
@@ -147,6 +148,29 @@ static int device_set_irqs(struct vfio_host *host, unsigned index, unsigned firs
 	free(set);
 	/* Positive: how many of so many interrupts the host could have given. */
 	return r > 0 ? -ENOSPC : r;
+}
+
+static int device_set_irqs(struct vfio_host *host, unsigned index, unsigned first, unsigned count,
+			   const int *eventfd)
+{
+	return set_irqs(host, index, first, count, eventfd, VFIO_IRQ_SET_ACTION_TRIGGER);
+}
+
+static int device_unmask_by(struct vfio_host *host, unsigned index, int eventfd)
+{
+	return set_irqs(host, index, 0, 1, &eventfd, VFIO_IRQ_SET_ACTION_UNMASK);
+}
+
+static void device_release(struct vfio_host *host)
+{
+	struct device *d = to_device(host);
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	/* The number stays taken, as another thread may be about to use it. */
+	if (null < 0)
+		return;
+	dup3(null, d->fd, O_CLOEXEC);
+	close(null);
 }
 
 static int device_reset(struct vfio_host *host)
@@ -166,6 +190,8 @@ static const struct vfio_host_ops device_ops = {
 	.unmap = device_unmap,
 	.irqs = device_irqs,
 	.set_irqs = device_set_irqs,
+	.unmask_by = device_unmask_by,
+	.release = device_release,
 	.reset = device_reset,
 };
 

@@ -45,6 +45,16 @@ struct vfio_host_ops {
 	 */
 	int (*set_irqs)(struct vfio_host *host, unsigned index, unsigned first, unsigned count,
 			const int *eventfd);
+	/*
+	 * Have the eventfd @eventfd (-1: none any more) unmask the interrupt of kind
+	 * @index, which masks itself each time it comes. 0 or -errno.
+	 */
+	int (*unmask_by)(struct vfio_host *host, unsigned index, int eventfd);
+	/*
+	 * Let the device go, for good: every call from now on fails. Nothing of it is
+	 * mapped and no interrupt is on. Any thread.
+	 */
+	void (*release)(struct vfio_host *host);
 	/* Reset the function. 0; -ENOTTY when it has no reset of its own; -errno. */
 	int (*reset)(struct vfio_host *host);
 };

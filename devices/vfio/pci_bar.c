@@ -184,5 +184,6 @@ void vfio_bars_finish(struct vfio_pci *v)
 			if (area->host)
 				v->host->ops->unmap(v->host, area->host, area->size);
 		}
+		v->bar[i].num_areas = 0;
 	}
 }

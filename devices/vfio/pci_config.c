@@ -370,8 +370,7 @@ int vfio_config_init(struct vfio_pci *v, struct err *err)
 	memset(&config[PCI_ROM_ADDRESS], 0, 4);
 	config[PCI_HEADER_TYPE] = PCI_HEADER_TYPE_NORMAL;
 	config[PCI_BIST] = 0;
-	/* Nothing is wired to it. */
-	config[PCI_INTERRUPT_PIN] = config[PCI_INTERRUPT_LINE] = 0;
+	config[PCI_INTERRUPT_LINE] = 0;
 	pci_config_put(pci->wmask, PCI_CACHE_LINE_SIZE, 2, 0xffff);
 	make_caps(v, &msix, &msi);
 	make_ext_caps(v);

@@ -9,6 +9,9 @@
 #define VFIO_BAR_AREAS (VFIO_MAX_AREAS + 2)
 #define VFIO_MAX_MSI   32
 
+/* What the host has to tell, besides interrupts (pci_event.c). */
+enum { VFIO_EVENT_ERROR, VFIO_EVENT_REQUEST, VFIO_NUM_EVENTS };
+
 /* A part of a BAR that the guest reaches without an exit. */
 struct vfio_area {
 	uint64_t offset, size;
@@ -30,6 +33,8 @@ struct vfio_pci {
 	struct vfio_host *host;	 /* borrows */
 	struct mem_slots *slots; /* borrows */
 	struct log_limit log;
+	struct loop *loop;	       /* borrows */
+	int event_fd[VFIO_NUM_EVENTS]; /* own; -1 or what the host rings for VFIO_EVENT_... */
 
 	/* pci_config.c. Offsets of capabilities, 0 = none. */
 	unsigned config_size;
@@ -43,6 +48,9 @@ struct vfio_pci {
 	bool *msix_live;		   /* owns; the host rings this entry's eventfd */
 	unsigned msix_room;		   /* entries that the host has switched on */
 	bool msix_grows;
+	struct irq_line *intx_line; /* borrows */
+	int intx_fd, unmask_fd;	    /* own; -1 = there is no wired interrupt */
+	bool intx_on;
 	unsigned msi_cap, msi_max;
 	unsigned msi_on; /* vectors that the host has switched on */
 	struct msi_vector *msi[VFIO_MAX_MSI];
@@ -60,12 +68,20 @@ void vfio_config_command(struct vfio_pci *v);
 int vfio_bars_init(struct vfio_pci *v, struct err *err);
 void vfio_bars_finish(struct vfio_pci *v);
 
+/* Listen to what the host tells. Not on the loop. 0 or -errno with words. */
+int vfio_events_init(struct vfio_pci *v, struct err *err);
+void vfio_events_finish(struct vfio_pci *v);
+
 /* MSI-X at capability @msix, MSI at @msi (0 = none). 0 or -ENOMEM with words. */
 int vfio_irqs_init(struct vfio_pci *v, unsigned msix, unsigned msi, struct err *err);
 /* The host rings nothing any more. */
 void vfio_irqs_off(struct vfio_pci *v);
 /* Bytes of the MSI capability with Message Control @control. */
 unsigned vfio_msi_size(uint32_t control);
+/*
+ * The wired interrupt is on while MSI and MSI-X are off: make it so. Root lock held.
+ */
+void vfio_intx_sync_locked(struct vfio_pci *v);
 /* Follow the MSI capability, which the guest wrote. Root lock held. */
 void vfio_msi_sync_locked(struct vfio_pci *v);
 

@@ -1,6 +1,6 @@
 /*
- * Message-signalled interrupts of a passed-through function, without a thread of
- * ours: the host's handler rings an eventfd, which is an irqfd of the guest.
+ * Interrupts of a passed-through function, without a thread of ours: the host's handler rings an
+ * eventfd, which is an irqfd of the guest.
  *
  * The guest's masks only take the irqfd off (msix.c); an eventfd keeps what was
  * rung meanwhile. On the host an MSI-X entry is switched on when the guest first
@@ -58,6 +58,66 @@ static void msix_all(struct vfio_pci *v, unsigned count)
 	free(eventfds);
 }
 
+/*
+ * INTx. The host masks the interrupt when it comes, KVM raises the guest's wire;
+ * when the guest is done with it KVM lowers the wire and has the host unmask it,
+ * which brings it again if the device still asks for it.
+ */
+
+static void intx_off(struct vfio_pci *v)
+{
+	if (!v->intx_on)
+		return;
+	v->intx_on = false;
+	set_irqs(v, VFIO_PCI_INTX_IRQ_INDEX, 0, 0, NULL);
+	v->intx_line->ops->disconnect(v->intx_line, v->intx_fd);
+}
+
+static void intx_switch_on(struct vfio_pci *v)
+{
+	int r = v->intx_line->ops->connect(v->intx_line, v->intx_fd, v->unmask_fd);
+
+	if (r < 0) {
+		log_limited(&v->log, "%s: KVM can't connect its wired interrupt: %s", v->name,
+			    strerror(-r));
+		return;
+	}
+	v->intx_on = true;
+	if (set_irqs(v, VFIO_PCI_INTX_IRQ_INDEX, 0, 1, &v->intx_fd) == 0 &&
+	    v->host->ops->unmask_by(v->host, VFIO_PCI_INTX_IRQ_INDEX, v->unmask_fd) == 0)
+		return;
+	log_limited(&v->log, "%s: the host can't switch its wired interrupt on", v->name);
+	intx_off(v);
+}
+
+void vfio_intx_sync_locked(struct vfio_pci *v)
+{
+	if (v->intx_fd < 0)
+		return;
+	if (v->msi_on || pci_msix_enabled(&v->pci))
+		intx_off(v);
+	else if (!v->intx_on)
+		intx_switch_on(v);
+}
+
+static int intx_init(struct vfio_pci *v, struct err *err)
+{
+	uint8_t *pin = &v->pci.config[PCI_INTERRUPT_PIN];
+	bool grows;
+
+	if (!*pin || !v->host->ops->irqs(v->host, VFIO_PCI_INTX_IRQ_INDEX, &grows)) {
+		*pin = 0;
+		return 0;
+	}
+	/* The only function of its slot has INTA. */
+	*pin = 1;
+	v->intx_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	v->unmask_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return v->intx_fd < 0 || v->unmask_fd < 0 ? err_set(err, errno, "eventfd: %m") : 0;
+}
+
+/* MSI-X -------------------------------------------------------------------- */
+
 /* struct pci_msix says when. Root lock held. */
 static void msix_changed(struct pci_dev *pci)
 {
@@ -65,8 +125,10 @@ static void msix_changed(struct pci_dev *pci)
 
 	if (!pci_msix_enabled(pci)) {
 		msix_off(v);
+		vfio_intx_sync_locked(v);
 		return;
 	}
+	vfio_intx_sync_locked(v);
 	for (unsigned i = pci->msix.count; i-- > 0;) {
 		int eventfd = pci_msix_eventfd(pci, i);
 
@@ -132,6 +194,8 @@ static void msi_switch_on(struct vfio_pci *v, unsigned count)
 	struct msi_sink *sink = pci_root_msi(v->pci.root);
 	int eventfds[VFIO_MAX_MSI];
 
+	/* VFIO has one kind at a time. */
+	intx_off(v);
 	for (v->msi_on = 0; v->msi_on < count; v->msi_on++) {
 		if (sink->ops->alloc(sink, v->pci.rid, &v->msi[v->msi_on]) < 0) {
 			log_limited(&v->log, "%s: no interrupt vector left", v->name);
@@ -154,7 +218,9 @@ void vfio_msi_sync_locked(struct vfio_pci *v)
 		count = MIN(1u << ((control & PCI_MSI_FLAGS_QSIZE) >> 4), v->msi_max);
 	if (count != v->msi_on) {
 		msi_off(v);
-		msi_switch_on(v, count);
+		if (count)
+			msi_switch_on(v, count);
+		vfio_intx_sync_locked(v);
 	}
 	for (unsigned i = 0; i < v->msi_on; i++) {
 		struct msi_message message;
@@ -188,6 +254,10 @@ static void msi_init(struct vfio_pci *v, unsigned cap)
 
 int vfio_irqs_init(struct vfio_pci *v, unsigned msix, unsigned msi, struct err *err)
 {
+	int r = intx_init(v, err);
+
+	if (r < 0)
+		return r;
 	if (msi)
 		msi_init(v, msi);
 	if (!msix)
@@ -206,6 +276,7 @@ int vfio_irqs_init(struct vfio_pci *v, unsigned msix, unsigned msi, struct err *
 
 void vfio_irqs_off(struct vfio_pci *v)
 {
+	intx_off(v);
 	msi_off(v);
 	if (v->msix_live)
 		msix_off(v);

@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 int vfio_pci_create(struct vfio_pci **ret_vfio, const char *name, struct vfio_host *host,
-		    struct pci_root *root, unsigned slot, struct mem_slots *slots, struct err *err)
+		    struct pci_root *root, unsigned slot, struct mem_slots *slots,
+		    struct irq_line *intx, struct loop *loop, struct err *err)
 {
 	struct vfio_pci *v = calloc(1, sizeof(*v));
 
@@ -13,16 +15,26 @@ int vfio_pci_create(struct vfio_pci **ret_vfio, const char *name, struct vfio_ho
 	v->name = name;
 	v->host = host;
 	v->slots = slots;
+	v->intx_line = intx;
+	v->intx_fd = v->unmask_fd = -1;
+	v->loop = loop;
+	for (unsigned i = 0; i < VFIO_NUM_EVENTS; i++)
+		v->event_fd[i] = -1;
 	int r = vfio_config_init(v, err);
 
 	if (r == 0)
 		r = vfio_bars_init(v, err);
 	if (r == 0)
 		r = pci_root_add(root, &v->pci, slot, err);
+	if (r == 0)
+		r = vfio_events_init(v, err);
 	if (r < 0) {
 		vfio_pci_destroy(v);
 		return r;
 	}
+	pci_root_lock(root);
+	vfio_intx_sync_locked(v);
+	pci_root_unlock(root);
 	*ret_vfio = v;
 	return 0;
 }
@@ -31,9 +43,14 @@ void vfio_pci_destroy(struct vfio_pci *vfio)
 {
 	if (!vfio)
 		return;
+	vfio_events_finish(vfio);
 	vfio_irqs_off(vfio);
 	pci_root_remove(vfio->pci.root, &vfio->pci);
 	vfio_bars_finish(vfio);
+	if (vfio->intx_fd >= 0)
+		close(vfio->intx_fd);
+	if (vfio->unmask_fd >= 0)
+		close(vfio->unmask_fd);
 	free(vfio->msix_live);
 	free(vfio->msix_entry);
 	free(vfio);
@@ -43,6 +60,8 @@ void vfio_pci_reset(struct vfio_pci *vfio)
 {
 	struct pci_dev *pci = &vfio->pci;
 
+	if (pci->gone)
+		return;
 	/* The registers leave the guest, interrupts and bus mastering go off. */
 	pci->asleep = false;
 	pci_dev_reset(pci);

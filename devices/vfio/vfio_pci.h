@@ -9,16 +9,22 @@
 
 #include "devices/pci/pci.h"
 #include "devices/vfio/host.h"
+#include "vmm/core/irq.h"
+#include "vmm/core/loop.h"
 #include "vmm/core/memslot.h"
 
 struct vfio_pci;
 
 /*
- * Put @host (borrowed, as are @name and @slots) at slot @slot of @root. Control
- * path. *@ret_vfio is owned by the caller. 0 or -errno with words in @err.
+ * Put @host (borrowed, as are @name, @slots and @intx) at slot @slot of @root. Its
+ * wired interrupt, if it has one, is INTA and goes to @intx. On @loop (borrowed) the
+ * host is listened to, which may want the device back: for the guest it is pulled
+ * out then. Control path. *@ret_vfio is owned by
+ * the caller. 0 or -errno with words in @err.
  */
 int vfio_pci_create(struct vfio_pci **ret_vfio, const char *name, struct vfio_host *host,
-		    struct pci_root *root, unsigned slot, struct mem_slots *slots, struct err *err);
+		    struct pci_root *root, unsigned slot, struct mem_slots *slots,
+		    struct irq_line *intx, struct loop *loop, struct err *err);
 /* vCPUs stopped. Accepts NULL. */
 void vfio_pci_destroy(struct vfio_pci *vfio);
 

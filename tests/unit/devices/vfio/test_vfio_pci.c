@@ -30,8 +30,11 @@ static struct {
 	uint8_t config[PCI_CONFIG_SIZE], bar[BAR_SIZE], small[64];
 	unsigned mapped, resets, config_size;
 	bool grows, power_saw_slots;
-	int irq[2][VECTORS]; /* MSI, MSI-X: eventfds; -1 = off */
-	unsigned room[2], set_calls;
+	/* MSI, MSI-X, INTx, errors, requests: eventfds; -1 = off */
+	int irq[5][VECTORS];
+	unsigned room[5], set_calls;
+	_Atomic bool released;
+	int unmask_fd;
 	int refuse_irqs;
 } dev;
 
@@ -55,9 +58,16 @@ static struct {
 	struct msi_vector vector[VECTORS];
 } sink;
 
+/* The wire that INTA goes to. */
+static struct {
+	struct irq_line line;
+	int trigger, resample; /* -1 = not connected */
+} wire;
+
 static struct bus mmio;
 static struct pci_root *root;
 static struct vfio_pci *vfio;
+static struct loop *loop;
 
 /* The host. */
 
@@ -123,28 +133,50 @@ static void host_unmap(struct vfio_host *h, void *address, uint64_t size)
 static unsigned host_irqs(struct vfio_host *h, unsigned index, bool *ret_grows)
 {
 	*ret_grows = dev.grows;
-	return index == VFIO_PCI_MSI_IRQ_INDEX ? 4 : index == VFIO_PCI_MSIX_IRQ_INDEX ? VECTORS : 0;
+	static const unsigned count[] = { 1, 4, VECTORS, 1, 1 };
+
+	return index < ARRAY_SIZE(count) ? count[index] : 0;
 }
 
 static int host_set_irqs(struct vfio_host *h, unsigned index, unsigned first, unsigned count,
 			 const int *eventfd)
 {
-	unsigned kind = index == VFIO_PCI_MSIX_IRQ_INDEX;
+	static const unsigned kinds[] = { 2, 0, 1, 3, 4 };
+	unsigned kind = kinds[index];
 
 	dev.set_calls++;
-	if (dev.refuse_irqs)
-		return -dev.refuse_irqs;
 	if (!count) {
 		memset(dev.irq[kind], 0xff, sizeof(dev.irq[kind]));
 		dev.room[kind] = 0;
 		return 0;
 	}
-	/* What the kernel insists on. */
+	if (dev.refuse_irqs)
+		return -dev.refuse_irqs;
+	/* What the kernel insists on: one kind of interrupts at a time. */
+	for (unsigned other = 0; kind < 3 && other < 3; other++) {
+		if (other != kind && dev.room[other])
+			return -EINVAL;
+	}
 	cr_assert(!dev.room[kind] || dev.grows || first + count <= dev.room[kind]);
 	cr_assert(first + count <= VECTORS);
 	memcpy(&dev.irq[kind][first], eventfd, count * sizeof(int));
 	dev.room[kind] = dev.room[kind] > first + count ? dev.room[kind] : first + count;
 	return 0;
+}
+
+static int host_unmask_by(struct vfio_host *h, unsigned index, int eventfd)
+{
+	cr_assert(index == VFIO_PCI_INTX_IRQ_INDEX && dev.room[2]);
+	dev.unmask_fd = eventfd;
+	return 0;
+}
+
+static void host_release(struct vfio_host *h)
+{
+	cr_assert(slots_shown() == 0 && dev.mapped == 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(dev.room); i++)
+		cr_assert_eq(dev.room[i], 0);
+	dev.released = true;
 }
 
 static int host_reset(struct vfio_host *h)
@@ -162,6 +194,8 @@ static const struct vfio_host_ops host_ops = {
 	.unmap = host_unmap,
 	.irqs = host_irqs,
 	.set_irqs = host_set_irqs,
+	.unmask_by = host_unmask_by,
+	.release = host_release,
 	.reset = host_reset,
 };
 
@@ -226,6 +260,25 @@ static const struct msi_sink_ops sink_ops = {
 	.free = vector_free,
 	.update = vector_update,
 	.eventfd = vector_eventfd,
+};
+
+static int wire_connect(struct irq_line *line, int trigger, int resample)
+{
+	cr_assert_eq(wire.trigger, -1);
+	wire.trigger = trigger;
+	wire.resample = resample;
+	return 0;
+}
+
+static void wire_disconnect(struct irq_line *line, int trigger)
+{
+	cr_assert_eq(wire.trigger, trigger);
+	wire.trigger = -1;
+}
+
+static const struct irq_line_ops wire_ops = {
+	.connect = wire_connect,
+	.disconnect = wire_disconnect,
 };
 
 static unsigned vectors_used(void)
@@ -313,7 +366,7 @@ static void make_device(void)
 	put(PCI_BASE_ADDRESS_0, 4, 0x4);
 	put(PCI_BASE_ADDRESS_2, 4, 0x1);
 	put(PCI_ROM_ADDRESS, 4, 0xfff00001);
-	put(PCI_INTERRUPT_PIN, 1, 1);
+	put(PCI_INTERRUPT_PIN, 1, 3);
 	put(PCI_CAPABILITY_LIST, 1, CAP_PM);
 	put(CAP_PM, 2, PCI_CAP_ID_PM | CAP_BAD << 8);
 	put(CAP_BAD, 4, PCI_CAP_ID_EA | CAP_MSI << 8 | 0xbad0000);
@@ -334,7 +387,8 @@ static void make_device(void)
 
 static int create(struct err *err)
 {
-	return vfio_pci_create(&vfio, "dev", &dev.host, root, SLOT, &mem.slots, err);
+	return vfio_pci_create(&vfio, "dev", &dev.host, root, SLOT, &mem.slots, &wire.line, loop,
+			       err);
 }
 
 static void setup(void)
@@ -353,8 +407,11 @@ static void setup(void)
 	make_device();
 	mem.slots.ops = &slot_ops;
 	sink.sink.ops = &sink_ops;
+	wire.line.ops = &wire_ops;
+	wire.trigger = -1;
 	bus_init(&mmio, false);
 	cr_assert_eq(pci_root_create(&root, &config, NULL), 0);
+	cr_assert_eq(loop_create(&loop, "vfio", NULL), 0);
 }
 
 static void setup_device(void)
@@ -367,11 +424,14 @@ static void setup_device(void)
 static void teardown(void)
 {
 	vfio_pci_destroy(vfio);
+	loop_destroy(loop);
 	pci_root_destroy(root);
 	bus_finish(&mmio);
 	cr_assert_eq(vectors_used(), 0);
 	cr_assert_eq(dev.mapped, 0);
-	cr_assert(dev.room[0] == 0 && dev.room[1] == 0, "the host rings nothing any more");
+	for (unsigned i = 0; i < ARRAY_SIZE(dev.room); i++)
+		cr_assert_eq(dev.room[i], 0, "the host rings nothing any more");
+	cr_assert_eq(wire.trigger, -1);
 }
 
 /* Those in vfio_made create the device themselves, with something changed. */
@@ -590,6 +650,34 @@ Test(vfio_pci, msi)
 	cr_expect_eq(vectors_used(), 0);
 }
 
+Test(vfio_pci, the_wire_is_connected_while_nothing_else_is)
+{
+	cr_expect_eq(cfg(PCI_INTERRUPT_PIN, 1), 1, "INTA");
+	cr_assert_eq(dev.room[2], 1);
+	cr_expect_eq(dev.irq[2][0], wire.trigger);
+	cr_expect_eq(dev.unmask_fd, wire.resample, "the guest's end of interrupt unmasks");
+	msix_enable();
+	cr_expect(!dev.room[2] && wire.trigger < 0);
+	entry_use(0);
+	cfg_write(CAP_MSIX + 2, 2, 0);
+	cr_expect(dev.room[2] == 1 && dev.irq[2][0] == wire.trigger && wire.trigger >= 0);
+	cfg_write(CAP_MSI + PCI_MSI_FLAGS, 2, PCI_MSI_FLAGS_ENABLE);
+	cr_expect(!dev.room[2] && wire.trigger < 0 && dev.room[0] == 1);
+	cfg_write(CAP_MSI + PCI_MSI_FLAGS, 2, 0);
+	cr_expect(dev.room[2] == 1 && wire.trigger >= 0);
+	msix_enable();
+	vfio_pci_reset(vfio);
+	cr_expect(dev.room[2] == 1 && wire.trigger >= 0);
+}
+
+Test(vfio_made, without_a_wire)
+{
+	put(PCI_INTERRUPT_PIN, 1, 0);
+	cr_assert_eq(create(NULL), 0);
+	cr_expect_eq(cfg(PCI_INTERRUPT_PIN, 1), 0);
+	cr_expect_eq(wire.trigger, -1);
+}
+
 Test(vfio_pci, a_function_level_reset_resets_our_half_too)
 {
 	msix_enable();
@@ -617,6 +705,36 @@ Test(vfio_pci, a_machine_reset)
 	cr_expect_eq(bar0(), MEM64);
 	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
 	cr_expect_eq(slots_shown(), 2);
+}
+
+/* On the loop's thread, after what it was told before. */
+static void nothing(void *opaque)
+{
+}
+
+Test(vfio_pci, the_host_takes_the_device_back)
+{
+	msix_enable();
+	entry_use(0);
+	cr_assert_eq(dev.room[4], 1);
+	eventfd_write(dev.irq[4][0], 1);
+	for (unsigned i = 0; i < 1000 && !dev.released; i++)
+		loop_call(loop, nothing, NULL);
+	cr_assert(dev.released);
+	cr_expect_eq(cfg(PCI_VENDOR_ID, 4), UINT32_MAX);
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cr_expect_eq(slots_shown(), 0);
+	vfio_pci_reset(vfio);
+	cr_expect_eq(dev.resets, 0);
+}
+
+Test(vfio_pci, an_error_is_only_told)
+{
+	cr_assert_eq(dev.room[3], 1);
+	eventfd_write(dev.irq[3][0], 1);
+	loop_call(loop, nothing, NULL);
+	cr_expect_eq(cfg(PCI_VENDOR_ID, 4), 0x56781234);
+	cr_expect_not(dev.released);
 }
 
 /* What a broken device says of itself must not hurt. */
