@@ -287,8 +287,9 @@ static unsigned long long raise_file_limit(void)
 
 /*
  * The signals that ask moat to end; blocked in every thread, read by the main
- * one. Those that whoever started us ignores stay so: SIGHUP under nohup, SIGINT
- * in the background of a script.
+ * one. A SIGHUP that whoever started us ignores stays so, for nohup. A SIGINT
+ * doesn't: a script's shell ignores it for what it starts in the background, but
+ * sends it to press the power button.
  */
 static int open_signals(sigset_t *ret_old)
 {
@@ -299,8 +300,10 @@ static int open_signals(sigset_t *ret_old)
 	sigemptyset(&set);
 	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++) {
 		/* A blocked signal is kept even when it is ignored: it must not be in the set. */
-		if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
-			sigaddset(&set, signals[i]);
+		if (signals[i] == SIGHUP && sigaction(SIGHUP, NULL, &action) == 0 &&
+		    action.sa_handler == SIG_IGN)
+			continue;
+		sigaddset(&set, signals[i]);
 	}
 	sigprocmask(SIG_BLOCK, &set, ret_old);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
