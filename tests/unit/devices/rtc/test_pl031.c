@@ -44,14 +44,23 @@ static bool rings(unsigned ms)
 	return wire.level;
 }
 
+/* Seconds by the clock that the device reads; time()'s lags by up to a tick. */
+static uint32_t host_seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint32_t)now.tv_sec;
+}
+
 Test(pl031, it_shows_the_hosts_time)
 {
-	time_t before = time(NULL);
+	uint32_t before = host_seconds();
 	uint32_t now = in(DR);
 
 	expect_identity(0x00041031);
-	cr_expect_geq(now, (uint32_t)before);
-	cr_expect_leq(now, (uint32_t)time(NULL));
+	cr_expect_geq(now, before);
+	cr_expect_leq(now, host_seconds());
 	cr_expect_eq(in(CR), 1, "it runs");
 	out(CR, 0);
 	cr_expect_eq(in(CR), 1, "and can't be stopped");
