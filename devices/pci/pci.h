@@ -125,9 +125,6 @@ void pci_root_unlock(struct pci_root *root);
 /* The MMIO bus on which BARs appear: for doorbells inside a BAR. Borrowed from the root. */
 struct bus *pci_root_mmio(struct pci_root *root);
 
-/* A free slot number, or -ENOSPC. Slot 0 is the host bridge. */
-int pci_root_free_slot(struct pci_root *root);
-
 /* Bytes @offset to @offset + @size - 1 (1 to 4) of a configuration space, as a number. */
 uint32_t pci_config_get(const uint8_t *config, unsigned offset, unsigned size);
 void pci_config_put(uint8_t *config, unsigned offset, unsigned size, uint32_t value);

@@ -194,19 +194,6 @@ struct bus *pci_root_mmio(struct pci_root *root)
 	return root->config.mmio;
 }
 
-int pci_root_free_slot(struct pci_root *root)
-{
-	int slot = -ENOSPC;
-
-	pci_root_lock(root);
-	for (int i = 1; i < PCI_NUM_SLOTS && slot < 0; i++) {
-		if (!root->slot[i])
-			slot = i;
-	}
-	pci_root_unlock(root);
-	return slot;
-}
-
 int pci_root_add(struct pci_root *root, struct pci_dev *dev, unsigned slot, struct err *err)
 {
 	if (slot >= PCI_NUM_SLOTS)

@@ -140,9 +140,10 @@ static bool ram_covers(const struct ram *ram, gpa_t gpa, uint64_t len)
 	return true;
 }
 
-/* Copy between [@gpa, @gpa + @len) and @buf, which is only read when @write. */
-static int ram_copy(const struct ram *ram, gpa_t gpa, char *buf, uint64_t len, bool write)
+int ram_write(const struct ram *ram, gpa_t gpa, const void *buf, uint64_t len)
 {
+	const char *from = buf;
+
 	if (!ram_covers(ram, gpa, len))
 		return -EFAULT;
 	while (len > 0) {
@@ -150,23 +151,10 @@ static int ram_copy(const struct ram *ram, gpa_t gpa, char *buf, uint64_t len, b
 		char *host = ram_span(ram, gpa, len, &got);
 
 		assert(host); /* ram_covers saw it */
-		if (write)
-			memcpy(host, buf, got);
-		else
-			memcpy(buf, host, got);
-		buf += got;
+		memcpy(host, from, got);
+		from += got;
 		gpa.v += got;
 		len -= got;
 	}
 	return 0;
-}
-
-int ram_read(const struct ram *ram, gpa_t gpa, void *buf, uint64_t len)
-{
-	return ram_copy(ram, gpa, buf, len, false);
-}
-
-int ram_write(const struct ram *ram, gpa_t gpa, const void *buf, uint64_t len)
-{
-	return ram_copy(ram, gpa, (char *)buf, len, true);
 }

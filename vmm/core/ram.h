@@ -62,10 +62,9 @@ void *ram_ptr(const struct ram *ram, gpa_t gpa, uint64_t len);
 void *ram_span(const struct ram *ram, gpa_t gpa, uint64_t len, uint64_t *ret_len);
 
 /*
- * Copy out of or into guest memory, across adjacent regions if need be.
+ * Copy into guest memory, across adjacent regions if need be.
  * Returns 0, or -EFAULT (nothing copied) when a byte isn't RAM.
  */
-int ram_read(const struct ram *ram, gpa_t gpa, void *buf, uint64_t len);
 int ram_write(const struct ram *ram, gpa_t gpa, const void *buf, uint64_t len);
 
 #endif

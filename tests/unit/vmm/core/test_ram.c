@@ -38,14 +38,14 @@ Test(ram, pointers_stay_inside_one_region)
 Test(ram, lengths_and_addresses_that_overflow_are_refused)
 {
 	struct ram *ram = make(&split);
-	char byte;
+	char byte = 0;
 
 	cr_expect_null(ram_ptr(ram, GPA(16), UINT64_MAX));
 	cr_expect_null(ram_ptr(ram, GPA(16), UINT64_MAX - 15));
 	cr_expect_null(ram_ptr(ram, GPA(UINT64_MAX), 1));
 	cr_expect_null(ram_ptr(ram, GPA(UINT64_MAX), 2));
-	cr_expect_eq(ram_read(ram, GPA(16), &byte, UINT64_MAX), -EFAULT);
-	cr_expect_eq(ram_read(ram, GPA(UINT64_MAX), &byte, 1), -EFAULT);
+	cr_expect_eq(ram_write(ram, GPA(16), &byte, UINT64_MAX), -EFAULT);
+	cr_expect_eq(ram_write(ram, GPA(UINT64_MAX), &byte, 1), -EFAULT);
 	ram_destroy(ram);
 }
 
@@ -78,19 +78,18 @@ Test(ram, copies_cross_adjacent_regions_and_nothing_else)
 		.region = { { { 0 }, KIB(4) }, { { KIB(4) }, KIB(4) }, { { KIB(12) }, KIB(4) } },
 	};
 	struct ram *ram = make(&adjacent);
-	unsigned char out[KIB(8)], in[KIB(8)];
+	unsigned char out[KIB(8)], in[4];
 
 	for (size_t i = 0; i < sizeof(out); i++)
 		out[i] = (unsigned char)(i * 7 + 1);
 	cr_expect_eq(ram_write(ram, GPA(0), out, sizeof(out)), 0);
-	cr_expect_eq(ram_read(ram, GPA(0), in, sizeof(in)), 0);
-	cr_expect_arr_eq(in, out, sizeof(out));
+	cr_expect_arr_eq((unsigned char *)ram_ptr(ram, GPA(0), KIB(4)), out, KIB(4));
+	cr_expect_arr_eq((unsigned char *)ram_ptr(ram, GPA(KIB(4)), KIB(4)), out + KIB(4), KIB(4));
 
 	/* A write that would end in the hole changes nothing, not even its good part. */
 	memset(in, 0xee, sizeof(in));
-	cr_expect_eq(ram_write(ram, GPA(KIB(8) - 2), in, 4), -EFAULT);
-	cr_expect_eq(ram_read(ram, GPA(KIB(8) - 2), in, 2), 0);
-	cr_expect_arr_eq(in, out + KIB(8) - 2, 2);
+	cr_expect_eq(ram_write(ram, GPA(KIB(8) - 2), in, sizeof(in)), -EFAULT);
+	cr_expect_arr_eq((unsigned char *)ram_ptr(ram, GPA(KIB(8) - 2), 2), out + KIB(8) - 2, 2);
 	ram_destroy(ram);
 }
 
@@ -101,12 +100,11 @@ Test(ram, half_a_terabyte_is_free_until_it_is_touched)
 		.region = { { { 0 }, GIB(3) }, { { GIB(4) }, GIB(509) } },
 	};
 	struct ram *ram = make(&huge);
-	uint64_t last = GIB(4) + GIB(509) - 8, value = 42, back = 0;
+	uint64_t last = GIB(4) + GIB(509) - 8, value = 42;
 	struct stat st;
 
 	cr_expect_eq(ram_write(ram, GPA(last), &value, sizeof(value)), 0);
-	cr_expect_eq(ram_read(ram, GPA(last), &back, sizeof(back)), 0);
-	cr_expect_eq(back, 42);
+	cr_expect_eq(*(uint64_t *)ram_ptr(ram, GPA(last), sizeof(value)), 42);
 	cr_expect_eq(fstat(ram->fd, &st), 0);
 	cr_expect_leq((uint64_t)st.st_blocks * 512, MIB(4), "one page, be it a huge one");
 	ram_destroy(ram);
