@@ -19,6 +19,7 @@
 #include "devices/virtio/virtio_net.h"
 #include "devices/virtio/virtio_pci.h"
 #include "devices/virtio/virtio_rng.h"
+#include "tests/check.h"
 #include "vmm/base/log.h"
 
 #define PAGE	  4096ULL
@@ -33,14 +34,6 @@
 /* Queue q's rings; then headers, buffers. */
 #define RING(q) ((1 + (q)) * PAGE)
 #define DATA	(16 * PAGE)
-
-#define CHECK(c)                                                                \
-	do {                                                                    \
-		if (!(c)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #c); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
 
 static struct {
 	struct ram ram;

@@ -12,6 +12,7 @@
 #include <linux/pci_regs.h>
 #include <stdlib.h>
 #include "devices/pci/pci.h"
+#include "tests/check.h"
 #include "vmm/base/log.h"
 #include "vmm/base/types.h"
 
@@ -19,12 +20,6 @@
 #define NUM_VECTORS 64
 #define MAX_STEPS   256
 #define ECAM	    UINT64_C(0xe0000000)
-
-#define CHECK(x)                 \
-	do {                     \
-		if (!(x))        \
-			abort(); \
-	} while (0)
 
 struct msi_vector {
 	bool used, masked;

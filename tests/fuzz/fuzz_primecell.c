@@ -12,6 +12,7 @@
 #include "devices/primecell/primecell.h"
 #include "devices/rtc/pl031.h"
 #include "devices/serial/pl011.h"
+#include "tests/check.h"
 #include "vmm/base/log.h"
 #include "vmm/base/types.h"
 
@@ -27,12 +28,6 @@
 #define UART_MIS  0x40
 #define RTC_MIS	  0x18
 #define GPIO_MIS  0x418
-
-#define CHECK(x)                 \
-	do {                     \
-		if (!(x))        \
-			abort(); \
-	} while (0)
 
 struct wire {
 	struct irq_line line;

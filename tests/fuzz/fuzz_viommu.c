@@ -13,7 +13,6 @@
 
 #define PAGE  MODEL_PAGE
 #define QSIZE 8
-#define CHECK MODEL_CHECK
 #define s     model_subject
 #define take  model_take
 /* In RAM: the rings of queue q, then what they point to. */

@@ -39,9 +39,9 @@ static void op_done(struct iommu_op *op)
 static void wait_late(struct waited *w)
 {
 	parked++;
-	MODEL_CHECK(!w->done);
-	MODEL_CHECK(model_release());
-	MODEL_CHECK(w->done);
+	CHECK(!w->done);
+	CHECK(model_release());
+	CHECK(w->done);
 }
 
 static uint32_t send(const void *req, uint32_t len, uint32_t room, uint32_t cut)

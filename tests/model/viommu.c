@@ -6,7 +6,6 @@
 #define PAGE	   MODEL_PAGE
 #define RAM_PAGES  MODEL_RAM_PAGES
 #define ENDPOINTS  MODEL_ENDPOINTS
-#define CHECK	   MODEL_CHECK
 #define IOVA_PAGES 16
 #define DOMAINS	   4
 #define MSI_PAGE   14 /* of endpoint 0 */

@@ -12,18 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "devices/iommu/domain.h"
+#include "tests/check.h"
 
 #define MODEL_PAGE	4096ULL
 #define MODEL_RAM_PAGES 32
 #define MODEL_ENDPOINTS 3
-
-#define MODEL_CHECK(c)                                                          \
-	do {                                                                    \
-		if (!(c)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #c); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
 
 /* The iommu under test with its memory; the thread that drives it is also its devices. */
 struct model_subject {

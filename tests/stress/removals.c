@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <time.h>
 #include "devices/iommu/domain.h"
+#include "tests/check.h"
 #include "vmm/base/log.h"
 
 #define PAGE	       4096ULL
@@ -29,14 +30,6 @@
 #define SLICE	       64 /* each device writes its own part of a page */
 #define IN_FLIGHT      4
 #define SECTION_WRITES 10000
-
-#define CHECK(c)                                                                \
-	do {                                                                    \
-		if (!(c)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #c); \
-			abort();                                                \
-		}                                                               \
-	} while (0)
 
 /* Endpoint 0 has two devices' threads; which domain events hit which is up to chance. */
 static const unsigned endpoint_of[DEVICES] = { 0, 0, 1, 2 };
