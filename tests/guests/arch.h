@@ -24,10 +24,6 @@ struct arch_platform {
 const struct arch_platform *arch_platform(void);
 const char *arch_cmdline(void);
 
-/* The endpoint ID of a PCI function or a virtio-mmio device; false when not behind an IOMMU. */
-bool arch_pci_endpoint(uint16_t bdf, uint32_t *ret_id);
-bool arch_mmio_endpoint(uint64_t base, uint32_t *ret_id);
-
 void arch_print(const char *text, size_t len);
 
 /* They return only when the machine ignores them. */

@@ -3,6 +3,7 @@
  * contains comes from the device tree.
  */
 #include "tests/guests/arch.h"
+#include "tests/guests/endpoints.h"
 #include "tests/guests/aarch64/fdt.h"
 
 #define PL011_DATA    0x00
@@ -23,21 +24,9 @@
 #define PCI_SPACE	0x03000000u
 #define PCI_SPACE_MEM32 0x02000000u
 
-#define MAX_ENDPOINTS 32
-
-/* An entry of iommu-map: requester IDs to endpoint IDs. */
-struct endpoint_range {
-	uint32_t first, id, count;
-};
-
 static struct arch_platform platform;
 static const char *cmdline = "";
 static uint64_t uart;
-static struct endpoint_range pci_range[MAX_ENDPOINTS];
-static unsigned num_pci_ranges;
-static uint64_t mmio_base[MAX_ENDPOINTS];
-static uint32_t mmio_id[MAX_ENDPOINTS];
-static unsigned num_mmio_ids;
 
 /* Called by start.S. */
 void a64_start(const void *tree);
@@ -93,12 +82,13 @@ static void read_pci(const struct fdt_node *node)
 	}
 	const uint8_t *map = fdt_property(node, "iommu-map", &size);
 
-	for (unsigned i = 0; map && 4 * (i + 4) <= size && num_pci_ranges < MAX_ENDPOINTS; i += 4)
-		pci_range[num_pci_ranges++] = (struct endpoint_range){
-			.first = fdt_cell(map, i),
-			.id = fdt_cell(map, i + 2),
-			.count = fdt_cell(map, i + 3),
-		};
+	/* Requester ID, phandle, endpoint ID, and how many. */
+	for (unsigned i = 0; map && 4 * (i + 4) <= size; i += 4) {
+		uint32_t first = fdt_cell(map, i), count = fdt_cell(map, i + 3);
+
+		if (count)
+			endpoints_add_pci(first, first + count - 1, fdt_cell(map, i + 2));
+	}
 }
 
 static void read_virtio(const struct fdt_node *node)
@@ -109,10 +99,8 @@ static void read_virtio(const struct fdt_node *node)
 
 	if (reg && platform.num_mmio < ARCH_MAX_MMIO)
 		platform.mmio[platform.num_mmio++] = fdt_cell64(reg, 0);
-	if (reg && iommus && num_mmio_ids < MAX_ENDPOINTS) {
-		mmio_base[num_mmio_ids] = fdt_cell64(reg, 0);
-		mmio_id[num_mmio_ids++] = fdt_cell(iommus, 1);
-	}
+	if (reg && iommus)
+		endpoints_add_mmio(fdt_cell64(reg, 0), fdt_cell(iommus, 1));
 }
 
 static void read_tree(const void *tree)
@@ -152,28 +140,6 @@ const struct arch_platform *arch_platform(void)
 const char *arch_cmdline(void)
 {
 	return cmdline;
-}
-
-bool arch_pci_endpoint(uint16_t bdf, uint32_t *ret_id)
-{
-	for (unsigned i = 0; i < num_pci_ranges; i++) {
-		if (bdf - pci_range[i].first < pci_range[i].count) {
-			*ret_id = pci_range[i].id + bdf - pci_range[i].first;
-			return true;
-		}
-	}
-	return false;
-}
-
-bool arch_mmio_endpoint(uint64_t base, uint32_t *ret_id)
-{
-	for (unsigned i = 0; i < num_mmio_ids; i++) {
-		if (mmio_base[i] == base) {
-			*ret_id = mmio_id[i];
-			return true;
-		}
-	}
-	return false;
 }
 
 void arch_print(const char *text, size_t len)

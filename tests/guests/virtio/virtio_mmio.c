@@ -1,6 +1,7 @@
 /* Virtio over MMIO, version 2 (virtio 1.3, 4.2). */
 #include "tests/guests/virtio/virtio.h"
 #include "tests/guests/arch.h"
+#include "tests/guests/endpoints.h"
 
 #define MAGIC 0x74726976
 
@@ -126,6 +127,6 @@ bool vdev_init_mmio(struct vdev *dev, uint64_t base)
 		.id = arch_read32(base + REG_DEVICE_ID),
 		.common = base,
 	};
-	dev->translated = arch_mmio_endpoint(base, &dev->endpoint);
+	dev->translated = endpoints_find_mmio(base, &dev->endpoint);
 	return dev->id != 0;
 }

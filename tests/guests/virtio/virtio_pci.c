@@ -1,6 +1,7 @@
 /* Virtio over PCI, modern (virtio 1.3, 4.1). */
 #include "tests/guests/virtio/virtio.h"
 #include "tests/guests/arch.h"
+#include "tests/guests/endpoints.h"
 #include "tests/guests/virtio/pci.h"
 
 #define VENDOR	    0x1af4
@@ -165,7 +166,7 @@ bool vdev_init_pci(struct vdev *dev, uint16_t bdf)
 	if (pci_read16(bdf, PCI_VENDOR_ID) != VENDOR || id < DEVICE_BASE || id > DEVICE_BASE + 0x3f)
 		return false;
 	*dev = (struct vdev){ .transport = &transport, .id = id - DEVICE_BASE, .bdf = bdf };
-	dev->translated = arch_pci_endpoint(bdf, &dev->endpoint);
+	dev->translated = endpoints_find_pci(bdf, &dev->endpoint);
 	pci_enable(bdf);
 	for (unsigned cap = 0; (cap = pci_next_cap(bdf, PCI_CAP_VENDOR, cap));)
 		read_cap(dev, cap);

@@ -4,6 +4,7 @@
  * where those on virtio-mmio are.
  */
 #include "tests/guests/arch.h"
+#include "tests/guests/endpoints.h"
 #include "tests/guests/x86_64/x86.h"
 
 #define COM1	  0x3f8
@@ -26,23 +27,12 @@
 #define VIOT_PCI_RANGE	   1
 #define VIOT_MMIO_ENDPOINT 2
 #define VIOT_IOMMU_MMIO	   4
-#define MAX_ENDPOINTS	   32
 
 #define MCFG_BASE 44
-
-struct endpoint_range {
-	uint16_t first, last; /* BDFs */
-	uint32_t id;	      /* of the first */
-};
 
 static const struct start_info *start_info;
 static struct arch_platform platform;
 static struct acpi_power power;
-static struct endpoint_range pci_range[MAX_ENDPOINTS];
-static unsigned num_pci_ranges;
-static uint64_t mmio_base[MAX_ENDPOINTS];
-static uint32_t mmio_id[MAX_ENDPOINTS];
-static unsigned num_mmio_ids;
 
 /* Called by start.S. */
 void x86_start(const struct start_info *info);
@@ -78,19 +68,11 @@ static void read_viot_node(const uint8_t *node)
 {
 	switch (node[0]) {
 	case VIOT_PCI_RANGE:
-		if (num_pci_ranges < MAX_ENDPOINTS)
-			pci_range[num_pci_ranges++] = (struct endpoint_range){
-				.id = get32(node + 4),
-				.first = get16(node + 12),
-				.last = get16(node + 14),
-			};
+		endpoints_add_pci(get16(node + 12), get16(node + 14), get32(node + 4));
 		break;
 	case VIOT_MMIO_ENDPOINT:
 		add_mmio(get64(node + 8));
-		if (num_mmio_ids < MAX_ENDPOINTS) {
-			mmio_id[num_mmio_ids] = get32(node + 4);
-			mmio_base[num_mmio_ids++] = get64(node + 8);
-		}
+		endpoints_add_mmio(get64(node + 8), get32(node + 4));
 		break;
 	case VIOT_IOMMU_MMIO:
 		add_mmio(get64(node + 8));
@@ -151,28 +133,6 @@ const struct arch_platform *arch_platform(void)
 const char *arch_cmdline(void)
 {
 	return phys(start_info->cmdline);
-}
-
-bool arch_pci_endpoint(uint16_t bdf, uint32_t *ret_id)
-{
-	for (unsigned i = 0; i < num_pci_ranges; i++) {
-		if (bdf >= pci_range[i].first && bdf <= pci_range[i].last) {
-			*ret_id = pci_range[i].id + bdf - pci_range[i].first;
-			return true;
-		}
-	}
-	return false;
-}
-
-bool arch_mmio_endpoint(uint64_t base, uint32_t *ret_id)
-{
-	for (unsigned i = 0; i < num_mmio_ids; i++) {
-		if (mmio_base[i] == base) {
-			*ret_id = mmio_id[i];
-			return true;
-		}
-	}
-	return false;
 }
 
 /* An empty transmitter takes as many bytes as its FIFO has. */
