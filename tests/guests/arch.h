@@ -30,6 +30,9 @@ void arch_print(const char *text, size_t len);
 void arch_power_off(void);
 void arch_reset(void);
 
+/* Do nothing for good, without the host's processor doing anything either. */
+_Noreturn void arch_idle(void);
+
 /* A clock, and a number of its ticks that lasts a millisecond or longer. */
 uint64_t arch_ticks(void);
 uint64_t arch_ticks_per_ms(void);

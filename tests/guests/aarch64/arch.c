@@ -168,6 +168,12 @@ void arch_reset(void)
 	psci(PSCI_SYSTEM_RESET);
 }
 
+void arch_idle(void)
+{
+	for (;;)
+		__asm__ volatile("wfi");
+}
+
 uint64_t arch_ticks(void)
 {
 	uint64_t ticks;

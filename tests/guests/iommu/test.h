@@ -9,8 +9,8 @@
  * specification leaves open; one named "core" a rule of virtio's core.
  */
 
-#include "tests/guests/iommu/disk.h"
-#include "tests/guests/iommu/iommu.h"
+#include "tests/guests/virtio/disk.h"
+#include "tests/guests/virtio/iommu.h"
 
 struct test {
 	const char *name;

@@ -163,6 +163,13 @@ void arch_reset(void)
 		outb(power.reset_port, power.reset_value);
 }
 
+/* Only ring 0 may; its handler does, for good (start.S). */
+void arch_idle(void)
+{
+	for (;;)
+		__asm__ volatile("hlt");
+}
+
 uint64_t arch_ticks(void)
 {
 	uint32_t low, high;

@@ -5,8 +5,9 @@
  *
  * What the C code finds: the first 4 GiB identity-mapped and accessible from
  * ring 3, every I/O port allowed by the TSS's bitmap (not by IOPL, which such
- * hosts don't honour), no IDT, interrupts off. So it polls, and any exception is
- * a triple fault, which the VMM sees as a reset.
+ * hosts don't honour), interrupts off. So it polls. The IDT's one entry is for a
+ * HLT in ring 3; any other exception is a triple fault, which the VMM sees as a
+ * reset.
  */
 	.set CODE64, 0x08
 	.set TSS, 0x10
@@ -32,7 +33,12 @@ pvh_entry:
 	shrl	$16, %eax
 	movb	%al, gdt_tss + 4
 	movb	%ah, gdt_tss + 7
+	movl	$protection, %eax	/* and so is a gate's offset */
+	movw	%ax, idt_protection
+	shrl	$16, %eax
+	movw	%ax, idt_protection + 6
 	lgdtl	gdt_pointer
+	lidtl	idt_pointer
 	movl	$pml4, %eax
 	movl	%eax, %cr3
 	movl	%cr4, %eax
@@ -64,6 +70,14 @@ user:
 1:	pause
 	jmp	1b
 
+protection:
+	movq	8(%rsp), %rax		/* above the error code: where it was */
+	cmpb	$0xf4, (%rax)
+	jne	3f
+2:	hlt				/* interrupts are off: for good */
+	jmp	2b
+3:	ud2
+
 	.data
 	.balign 8
 gdt:
@@ -79,6 +93,16 @@ gdt_end:
 gdt_pointer:
 	.word	gdt_end - gdt - 1
 	.long	gdt
+
+	.balign 8
+idt:	.fill	2 * 13, 8, 0		/* not present */
+idt_protection:
+	.word	0, CODE64, 0x8e00, 0	/* an interrupt gate */
+	.quad	0
+idt_end:
+idt_pointer:
+	.word	idt_end - idt - 1
+	.long	idt
 
 	.balign 16
 tss:

@@ -1,4 +1,4 @@
-#include "tests/guests/iommu/iommu.h"
+#include "tests/guests/virtio/iommu.h"
 
 #define QUEUE_MAX    256
 #define EVENT_STRIDE 64u

@@ -1,5 +1,5 @@
-#ifndef TESTS_GUESTS_IOMMU_DISK_H
-#define TESTS_GUESTS_IOMMU_DISK_H
+#ifndef TESTS_GUESTS_VIRTIO_DISK_H
+#define TESTS_GUESTS_VIRTIO_DISK_H
 
 /*
  * A virtio-blk device as an engine that does DMA wherever it is told to: loading

@@ -1,5 +1,5 @@
-#include "tests/guests/iommu/disk.h"
-#include "tests/guests/iommu/iommu.h"
+#include "tests/guests/virtio/disk.h"
+#include "tests/guests/virtio/iommu.h"
 
 #define HEADER	  16u
 #define STATUS_AT 64u /* in the control page */

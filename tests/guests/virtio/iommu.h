@@ -1,5 +1,5 @@
-#ifndef TESTS_GUESTS_IOMMU_IOMMU_H
-#define TESTS_GUESTS_IOMMU_IOMMU_H
+#ifndef TESTS_GUESTS_VIRTIO_IOMMU_H
+#define TESTS_GUESTS_VIRTIO_IOMMU_H
 
 /*
  * The virtio-iommu as its driver sees it (virtio 1.3, 5.13), for tests: every
