@@ -35,6 +35,16 @@ debian_suite() {
 	echo "$codename"
 }
 
+# suite_of_kernel VERSION: which suite has that Linux, "6.12" for one.
+suite_of_kernel() {
+	case $1/$(debian_suite) in
+	6.1/*) echo bookworm ;;
+	6.12/bookworm) echo bookworm-backports ;;
+	6.12/*) echo trixie ;;
+	*) die "don't know which suite has Linux $1" ;;
+	esac
+}
+
 # install_packages NAME...: from the machine's own suite, only what is missing.
 install_packages() {
 	local name missing=()
