@@ -127,6 +127,20 @@ static int parse_on_reset(struct config_parser *p, const char *value)
 	return r;
 }
 
+static int parse_vfio_backend(struct config_parser *p, const char *value)
+{
+	static const char *const backends[] = { [CONFIG_VFIO_AUTO] = "auto",
+						[CONFIG_VFIO_IOMMUFD] = "iommufd",
+						[CONFIG_VFIO_TYPE1] = "type1",
+						NULL };
+	unsigned backend;
+	int r = config_choice("--vfio-backend", "", value, backends, &backend, p->err);
+
+	if (r == 0)
+		p->config->vfio_backend = backend;
+	return r;
+}
+
 static int parse_dump_tables(struct config_parser *p, const char *value)
 {
 	p->config->dump_tables = value;
@@ -161,6 +175,7 @@ static const struct option options[] = {
 	{ "--disk", TAKES_VALUE, "path=FILE", config_parse_disk, .repeats = true },
 	{ "--net", TAKES_VALUE, "tap=IFNAME or user", config_parse_net, .repeats = true },
 	{ "--vfio", TAKES_VALUE, "BDF", config_parse_vfio, .repeats = true },
+	{ "--vfio-backend", TAKES_VALUE, "auto, iommufd or type1", parse_vfio_backend },
 	{ "--viommu", TAKES_OPTIONAL,
 	  "name=NAME, bus=pci|mmio, bypass=on|off, address-width=BITS, granule=SIZE, "
 	  "max-mappings=N",

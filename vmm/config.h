@@ -66,6 +66,8 @@ struct config_viommu {
 	uint64_t max_mappings;	/* a domain; default 2^20 */
 };
 
+enum config_vfio_backend { CONFIG_VFIO_AUTO, CONFIG_VFIO_IOMMUFD, CONFIG_VFIO_TYPE1 };
+
 enum config_console { CONFIG_CONSOLE_STDIO, CONFIG_CONSOLE_NONE, CONFIG_CONSOLE_FILE };
 
 struct config {
@@ -78,6 +80,7 @@ struct config {
 	struct config_net net[CONFIG_MAX_NETS];
 	struct config_vfio vfio[CONFIG_MAX_VFIOS];
 	struct config_viommu viommu[CONFIG_MAX_VIOMMUS];
+	enum config_vfio_backend vfio_backend; /* default auto */
 	bool rng;
 	unsigned rng_iommu;	     /* as a disk's */
 	enum config_console console; /* default stdio */

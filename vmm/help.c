@@ -33,6 +33,8 @@ static const char help_run[] =
 	"  --rng              a source of random numbers\n"
 	"  --vfio BDF         a PCI device of the host that is bound to vfio-pci, as\n"
 	"                     0000:01:00.0; [,iommu=on|off|NAME] [,id=NAME]; repeats\n"
+	"  --vfio-backend auto|iommufd|type1   how the host's IOMMU is programmed;\n"
+	"                     default auto: iommufd where the host has it\n"
 	"      --disk and --net repeat, and take ,bus=pci|mmio (default pci)\n"
 	"      and ,iommu=on|off|NAME. A comma in a value is written twice.\n"
 	"IOMMU\n"

@@ -14,10 +14,15 @@
 
 int machine_open_vfio(struct machine *m, struct err *err)
 {
+	static const enum vfio_backend backend[] = {
+		[CONFIG_VFIO_AUTO] = VFIO_BACKEND_AUTO,
+		[CONFIG_VFIO_IOMMUFD] = VFIO_BACKEND_IOMMUFD,
+		[CONFIG_VFIO_TYPE1] = VFIO_BACKEND_TYPE1,
+	};
 	int r = 0;
 
 	if (m->config->num_vfios)
-		r = vfio_create(&m->vfio, m->ram, err);
+		r = vfio_create(&m->vfio, backend[m->config->vfio_backend], m->ram, err);
 	for (unsigned i = 0; i < m->num_devices && r == 0; i++) {
 		struct machine_device *d = &m->device[i];
 

@@ -63,7 +63,8 @@ struct vfio_host_ops {
 struct vfio_host {
 	const struct vfio_host_ops *ops;
 	struct vfio_space *space; /* borrows; where its DMA goes */
-	int keeper_fd;		  /* what KVM is told of it; borrows */
+	int keeper_fd;		  /* what KVM is told of it, and keeps open; borrows */
+	bool keeper_is_own;	  /* that is the device's file, not its group's */
 	char bdf[16];
 };
 

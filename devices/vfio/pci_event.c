@@ -58,6 +58,8 @@ static void on_request(void *opaque, uint32_t events)
 	vfio_irqs_off(v);
 	events_off(v);
 	vfio_bars_finish(v);
+	if (v->host->keeper_is_own)
+		v->slots->ops->drop_file(v->slots, v->host->keeper_fd);
 	v->host->ops->release(v->host);
 	pci_root_unlock(v->pci.root);
 }

@@ -17,27 +17,16 @@
 #include "vmm/core/dma.h"
 
 #define CONTAINER "/dev/vfio/vfio"
+#define MODULES	  "modprobe vfio-pci vfio_iommu_type1 on the host"
 
 struct type1_group {
-	struct vfio_space space;
-	unsigned number;
+	struct vfio_group group;
 	int fd, container; /* own */
-	char name[32];
 };
 
-int vfio_ioctl(int fd, unsigned long request, void *arg)
+static int container_of_space(struct vfio_space *space)
 {
-	int r;
-
-	do {
-		r = ioctl(fd, request, arg);
-	} while (r < 0 && errno == EINTR);
-	return r < 0 ? -errno : r;
-}
-
-static struct type1_group *to_group(struct vfio_space *space)
-{
-	return container_of(space, struct type1_group, space);
+	return container_of(space, struct type1_group, group.space)->container;
 }
 
 static int type1_map(struct vfio_space *space, uint64_t iova, uint64_t size, void *host,
@@ -52,7 +41,7 @@ static int type1_map(struct vfio_space *space, uint64_t iova, uint64_t size, voi
 		.size = size,
 	};
 
-	return vfio_ioctl(to_group(space)->container, VFIO_IOMMU_MAP_DMA, &map);
+	return vfio_ioctl(container_of_space(space), VFIO_IOMMU_MAP_DMA, &map);
 }
 
 static int type1_unmap(struct vfio_space *space, uint64_t iova, uint64_t size)
@@ -62,7 +51,7 @@ static int type1_unmap(struct vfio_space *space, uint64_t iova, uint64_t size)
 		.iova = iova,
 		.size = size,
 	};
-	int r = vfio_ioctl(to_group(space)->container, VFIO_IOMMU_UNMAP_DMA, &unmap);
+	int r = vfio_ioctl(container_of_space(space), VFIO_IOMMU_UNMAP_DMA, &unmap);
 
 	/* What the host had isn't what was mapped. */
 	return r < 0 ? r : unmap.size == size ? 0 : -ENXIO;
@@ -74,7 +63,7 @@ static int type1_unmap_all(struct vfio_space *space)
 		.argsz = sizeof(unmap),
 		.flags = VFIO_DMA_UNMAP_FLAG_ALL,
 	};
-	int r = vfio_ioctl(to_group(space)->container, VFIO_IOMMU_UNMAP_DMA, &unmap);
+	int r = vfio_ioctl(container_of_space(space), VFIO_IOMMU_UNMAP_DMA, &unmap);
 
 	return r < 0 ? r : 0;
 }
@@ -122,7 +111,7 @@ static int read_info(struct type1_group *g, struct err *err)
 
 	if (r < 0)
 		return err_set(err, -r, "VFIO group %u: no information about its IOMMU: %s",
-			       g->number, strerror(-r));
+			       g->group.number, strerror(-r));
 	size_t size = MAX(head.argsz, sizeof(head));
 	struct vfio_iommu_type1_info *info = calloc(1, size);
 
@@ -131,37 +120,17 @@ static int read_info(struct type1_group *g, struct err *err)
 	info->argsz = (uint32_t)size;
 	r = vfio_ioctl(g->container, VFIO_IOMMU_GET_INFO, info);
 	if (r < 0)
-		err_set(err, -r, "VFIO group %u: no information about its IOMMU: %s", g->number,
-			strerror(-r));
+		err_set(err, -r, "VFIO group %u: no information about its IOMMU: %s",
+			g->group.number, strerror(-r));
 	else
-		parse_info(&g->space, info, size);
+		parse_info(&g->group.space, info, size);
 	free(info);
 	return r < 0 ? r : 0;
 }
 
-static int open_file(const char *path, struct err *err)
-{
-	int fd = open(path, O_RDWR | O_CLOEXEC);
-
-	if (fd >= 0)
-		return fd;
-	int code = errno;
-
-	if (code == ENOENT || code == ENODEV || code == ENXIO)
-		return err_set(err, code,
-			       "%s isn't there: modprobe vfio-pci vfio_iommu_type1 on the host",
-			       path);
-	if (code == EACCES || code == EPERM)
-		return err_set(err, code, "%s: permission denied: chown it to you (or run as root)",
-			       path);
-	if (code == EBUSY)
-		return err_set(err, code, "%s is in use by another program", path);
-	return err_set(err, code, "%s: %s", path, strerror(code));
-}
-
 static int open_container(struct type1_group *g, struct err *err)
 {
-	g->container = open_file(CONTAINER, err);
+	g->container = vfio_open_file(CONTAINER, MODULES, err);
 	if (g->container < 0)
 		return g->container;
 	if (vfio_ioctl(g->container, VFIO_GET_API_VERSION, NULL) != VFIO_API_VERSION ||
@@ -174,7 +143,7 @@ static int open_container(struct type1_group *g, struct err *err)
 	int r = vfio_ioctl(g->fd, VFIO_GROUP_SET_CONTAINER, &g->container);
 
 	if (r < 0)
-		return err_set(err, -r, "VFIO group %u can't join a container: %s", g->number,
+		return err_set(err, -r, "VFIO group %u can't join a container: %s", g->group.number,
 			       strerror(-r));
 	r = vfio_ioctl(g->container, VFIO_SET_IOMMU, (void *)VFIO_TYPE1v2_IOMMU);
 	if (r == -EPERM)
@@ -182,10 +151,10 @@ static int open_container(struct type1_group *g, struct err *err)
 			       "VFIO group %u: the host's IOMMU has no interrupt remapping, so the "
 			       "device could forge interrupts; to accept that: modprobe "
 			       "vfio_iommu_type1 allow_unsafe_interrupts=1",
-			       g->number);
+			       g->group.number);
 	if (r < 0)
 		return err_set(err, -r, "VFIO group %u: the host can't program its IOMMU: %s",
-			       g->number, strerror(-r));
+			       g->group.number, strerror(-r));
 	return read_info(g, err);
 }
 
@@ -194,8 +163,8 @@ static int open_group(struct type1_group *g, struct err *err)
 	struct vfio_group_status status = { .argsz = sizeof(status) };
 	char path[64];
 
-	snprintf(path, sizeof(path), "/dev/vfio/%u", g->number);
-	g->fd = open_file(path, err);
+	snprintf(path, sizeof(path), "/dev/vfio/%u", g->group.number);
+	g->fd = vfio_open_file(path, MODULES, err);
 	if (g->fd < 0)
 		return g->fd;
 	int r = vfio_ioctl(g->fd, VFIO_GROUP_GET_STATUS, &status);
@@ -203,59 +172,51 @@ static int open_group(struct type1_group *g, struct err *err)
 	if (r < 0)
 		return err_set(err, -r, "%s: %s", path, strerror(-r));
 	if (!(status.flags & VFIO_GROUP_FLAGS_VIABLE))
-		return err_set(err, EPERM, "VFIO group %u isn't viable", g->number);
+		return err_set(err, EPERM, "VFIO group %u isn't viable", g->group.number);
 	return open_container(g, err);
 }
 
-int type1_open(struct type1_group **ret_group, unsigned number, struct ram *ram, struct err *err)
+static int type1_open_device(struct vfio_group *group, const char *bdf, struct err *err)
 {
-	struct type1_group *g = calloc(1, sizeof(*g));
-
-	if (!g)
-		return err_set(err, ENOMEM, "out of memory");
-	g->number = number;
-	g->fd = g->container = -1;
-	g->space.ops = &type1_ops;
-	g->space.ram = ram;
-	g->space.name = g->name;
-	snprintf(g->name, sizeof(g->name), "VFIO group %u", number);
-	int r = open_group(g, err);
-
-	if (r < 0) {
-		type1_close(g);
-		return r;
-	}
-	vfio_space_init(&g->space);
-	*ret_group = g;
-	return 0;
-}
-
-void type1_close(struct type1_group *group)
-{
-	if (!group)
-		return;
-	if (group->fd >= 0)
-		close(group->fd);
-	if (group->container >= 0)
-		close(group->container);
-	free(group);
-}
-
-int type1_device_fd(struct type1_group *group, const char *bdf, struct err *err)
-{
-	int fd = vfio_ioctl(group->fd, VFIO_GROUP_GET_DEVICE_FD, (void *)bdf);
+	struct type1_group *g = container_of(group, struct type1_group, group);
+	int fd = vfio_ioctl(g->fd, VFIO_GROUP_GET_DEVICE_FD, (void *)bdf);
 
 	if (fd < 0)
 		return err_set(err, -fd, "%s: VFIO can't open it: %s", bdf, strerror(-fd));
 	return fd;
 }
 
-struct vfio_space *type1_space(struct type1_group *group)
+static void type1_close(struct vfio_group *group)
 {
-	return &group->space;
+	struct type1_group *g = container_of(group, struct type1_group, group);
+
+	if (g->fd >= 0)
+		close(g->fd);
+	if (g->container >= 0)
+		close(g->container);
+	free(g);
 }
 
-int type1_keeper_fd(const struct type1_group *group)
+static const struct vfio_group_ops group_ops = {
+	.open_device = type1_open_device,
+	.close = type1_close,
+};
+
+int type1_open(struct vfio_group **ret_group, unsigned number, struct ram *ram, struct err *err)
 {
-	return group->fd;
+	struct type1_group *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return err_set(err, ENOMEM, "out of memory");
+	vfio_group_init(&g->group, &group_ops, &type1_ops, number, ram);
+	g->fd = g->container = -1;
+	int r = open_group(g, err);
+
+	if (r < 0) {
+		type1_close(&g->group);
+		return r;
+	}
+	g->group.keeper_fd = g->fd;
+	*ret_group = &g->group;
+	return 0;
 }

@@ -6,33 +6,79 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define DEVICES "/sys/bus/pci/devices"
 #define DRIVER	"vfio-pci"
 
-struct group {
-	struct group *next;
-	unsigned number;
-	struct type1_group *type1; /* owns */
-	char bdf[16];		   /* the device of it that was opened */
+struct open_group {
+	struct open_group *next;
+	struct vfio_group *group; /* owns */
+	char bdf[16];		  /* the device of it that was opened */
 };
 
 struct vfio {
-	struct ram *ram;      /* borrows */
-	struct group *groups; /* owns */
+	struct ram *ram; /* borrows */
+	enum vfio_backend backend;
+	int iommufd;		   /* owns; -1 until it is needed */
+	struct open_group *groups; /* owns */
 };
 
-int vfio_create(struct vfio **ret_vfio, struct ram *ram, struct err *err)
+int vfio_ioctl(int fd, unsigned long request, void *arg)
+{
+	int r;
+
+	do {
+		r = ioctl(fd, request, arg);
+	} while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : r;
+}
+
+int vfio_open_file(const char *path, const char *missing, struct err *err)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0)
+		return fd;
+	int code = errno;
+
+	if (code == ENOENT || code == ENODEV || code == ENXIO)
+		return err_set(err, code, "%s isn't there: %s", path, missing);
+	if (code == EACCES || code == EPERM)
+		return err_set(err, code, "%s: permission denied: chown it to you (or run as root)",
+			       path);
+	if (code == EBUSY)
+		return err_set(err, code, "%s is in use by another program", path);
+	return err_set(err, code, "%s: %s", path, strerror(code));
+}
+
+void vfio_group_init(struct vfio_group *group, const struct vfio_group_ops *ops,
+		     const struct vfio_space_ops *space_ops, unsigned number, struct ram *ram)
+{
+	group->ops = ops;
+	group->number = number;
+	group->keeper_fd = -1;
+	snprintf(group->name, sizeof(group->name), "VFIO group %u", number);
+	group->space.ops = space_ops;
+	group->space.ram = ram;
+	group->space.name = group->name;
+	vfio_space_init(&group->space);
+}
+
+int vfio_create(struct vfio **ret_vfio, enum vfio_backend backend, struct ram *ram, struct err *err)
 {
 	struct vfio *v = calloc(1, sizeof(*v));
 
 	if (!v)
 		return err_set(err, ENOMEM, "out of memory");
 	v->ram = ram;
+	v->backend = backend;
+	v->iommufd = -1;
 	*ret_vfio = v;
 	return 0;
 }
@@ -42,12 +88,14 @@ void vfio_destroy(struct vfio *vfio)
 	if (!vfio)
 		return;
 	while (vfio->groups) {
-		struct group *next = vfio->groups->next;
+		struct open_group *next = vfio->groups->next;
 
-		type1_close(vfio->groups->type1);
+		vfio->groups->group->ops->close(vfio->groups->group);
 		free(vfio->groups);
 		vfio->groups = next;
 	}
+	if (vfio->iommufd >= 0)
+		close(vfio->iommufd);
 	free(vfio);
 }
 
@@ -142,54 +190,69 @@ static int find_group(const char *bdf, unsigned *ret_number, struct err *err)
 	return 0;
 }
 
-static int open_group(struct vfio *v, const char *bdf, struct group **ret_group, struct err *err)
+/* Open group @number, which @bdf is in, with the backend that was asked for. */
+static int open_backend(struct vfio *v, unsigned number, const char *bdf,
+			struct vfio_group **ret_group, struct err *err)
+{
+	if (v->backend == VFIO_BACKEND_TYPE1 ||
+	    (v->backend == VFIO_BACKEND_AUTO && !iommufd_usable(bdf)))
+		return type1_open(ret_group, number, v->ram, err);
+	if (v->iommufd < 0)
+		v->iommufd = iommufd_connect(err);
+	if (v->iommufd < 0)
+		return v->iommufd;
+	return iommufd_open(ret_group, number, v->ram, v->iommufd, err);
+}
+
+static int open_group(struct vfio *v, const char *bdf, struct vfio_group **ret_group,
+		      struct err *err)
 {
 	unsigned number;
 	int r = find_group(bdf, &number, err);
 
 	if (r < 0)
 		return r;
-	for (struct group *g = v->groups; g; g = g->next) {
-		if (g->number == number)
+	for (struct open_group *o = v->groups; o; o = o->next) {
+		if (o->group->number == number)
 			return err_set(err, EBUSY,
 				       "%s is in the same IOMMU group of the host as %s; one "
 				       "device of a group can be passed through",
-				       bdf, g->bdf);
+				       bdf, o->bdf);
 	}
-	struct group *g = calloc(1, sizeof(*g));
+	struct open_group *o = calloc(1, sizeof(*o));
 
-	if (!g)
+	if (!o)
 		return err_set(err, ENOMEM, "out of memory");
-	r = type1_open(&g->type1, number, v->ram, err);
+	r = open_backend(v, number, bdf, &o->group, err);
 	if (r < 0) {
-		free(g);
+		free(o);
 		return r;
 	}
-	g->number = number;
-	snprintf(g->bdf, sizeof(g->bdf), "%s", bdf);
-	g->next = v->groups;
-	v->groups = g;
-	*ret_group = g;
+	snprintf(o->bdf, sizeof(o->bdf), "%s", bdf);
+	o->next = v->groups;
+	v->groups = o;
+	*ret_group = o->group;
 	return 0;
 }
 
 int vfio_open(struct vfio *vfio, const char *bdf, struct vfio_host **ret_host, struct err *err)
 {
 	struct vfio_host *host = NULL;
-	struct group *g = NULL;
-	int r = open_group(vfio, bdf, &g, err);
+	struct vfio_group *group = NULL;
+	int r = open_group(vfio, bdf, &group, err);
 
 	if (r < 0)
 		return r;
-	int fd = type1_device_fd(g->type1, bdf, err);
+	int fd = group->ops->open_device(group, bdf, err);
 
 	if (fd < 0)
 		return fd;
 	r = vfio_device_create(&host, fd, bdf, err);
 	if (r < 0)
 		return r;
-	host->space = type1_space(g->type1);
-	host->keeper_fd = type1_keeper_fd(g->type1);
+	host->space = &group->space;
+	host->keeper_is_own = group->keeper_fd < 0;
+	host->keeper_fd = host->keeper_is_own ? fd : group->keeper_fd;
 	*ret_host = host;
 	return 0;
 }

@@ -22,6 +22,11 @@ struct mem_slots_ops {
 		   unsigned *ret_slot);
 	/* When it returns, the guest can't reach it any more. Any thread. */
 	void (*remove)(struct mem_slots *slots, unsigned slot);
+	/*
+	 * The VM was told of the file @fd, through which a device does DMA, and keeps it
+	 * open: have it drop the file. Any thread.
+	 */
+	void (*drop_file)(struct mem_slots *slots, int fd);
 };
 
 /* Embedded in its implementation. */

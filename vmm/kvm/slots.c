@@ -51,7 +51,18 @@ static void slots_remove(struct mem_slots *slots, unsigned slot)
 	pthread_mutex_unlock(&vm->slots.lock);
 }
 
-static const struct mem_slots_ops slots_ops = { .add = slots_add, .remove = slots_remove };
+static void slots_drop_file(struct mem_slots *slots, int fd)
+{
+	int32_t file = fd;
+
+	kvm_device_set(&slots_vm(slots)->vfio, KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_DEL, &file);
+}
+
+static const struct mem_slots_ops slots_ops = {
+	.add = slots_add,
+	.remove = slots_remove,
+	.drop_file = slots_drop_file,
+};
 
 void vm_slots_init(struct vm *vm)
 {

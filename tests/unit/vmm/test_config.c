@@ -480,6 +480,23 @@ Test(config, vfio)
 	config_finish(&c);
 }
 
+Test(config, vfio_backend)
+{
+	struct config c;
+
+	GOOD(&c, "--rng");
+	cr_assert_eq(c.vfio_backend, CONFIG_VFIO_AUTO);
+	config_finish(&c);
+	GOOD(&c, "--vfio-backend", "type1");
+	cr_assert_eq(c.vfio_backend, CONFIG_VFIO_TYPE1);
+	config_finish(&c);
+	GOOD(&c, "--vfio-backend=iommufd", "--vfio", "01:00.0");
+	cr_assert_eq(c.vfio_backend, CONFIG_VFIO_IOMMUFD);
+	config_finish(&c);
+	BAD("--vfio-backend takes auto, iommufd or type1, not 'group'", K, "--vfio-backend",
+	    "group");
+}
+
 Test(config, vfio_refused)
 {
 	static const char *const wrong[] = { "0000:01:00", "1:2:3.4.5",	     "01:20.0",

@@ -45,6 +45,7 @@ static struct {
 		void *host;
 	} slot[8]; /* size 0: free */
 	int refuse;
+	int dropped; /* the file that KVM let go */
 } mem;
 
 struct msi_vector {
@@ -222,7 +223,13 @@ static void slot_remove(struct mem_slots *s, unsigned slot)
 	mem.slot[slot].size = 0;
 }
 
-static const struct mem_slots_ops slot_ops = { slot_add, slot_remove };
+static void slot_drop_file(struct mem_slots *s, int fd)
+{
+	cr_assert(!dev.released && slots_shown() == 0);
+	mem.dropped = fd;
+}
+
+static const struct mem_slots_ops slot_ops = { slot_add, slot_remove, slot_drop_file };
 
 static int vector_alloc(struct msi_sink *s, uint32_t rid, struct msi_vector **ret_vector)
 {
@@ -712,8 +719,11 @@ static void nothing(void *opaque)
 {
 }
 
+/* With iommufd KVM has the device's own file, which would keep the device. */
 Test(vfio_pci, the_host_takes_the_device_back)
 {
+	dev.host.keeper_is_own = true;
+	dev.host.keeper_fd = 77;
 	msix_enable();
 	entry_use(0);
 	cr_assert_eq(dev.room[4], 1);
@@ -721,6 +731,7 @@ Test(vfio_pci, the_host_takes_the_device_back)
 	for (unsigned i = 0; i < 1000 && !dev.released; i++)
 		loop_call(loop, nothing, NULL);
 	cr_assert(dev.released);
+	cr_expect_eq(mem.dropped, 77);
 	cr_expect_eq(cfg(PCI_VENDOR_ID, 4), UINT32_MAX);
 	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
 	cr_expect_eq(slots_shown(), 0);
