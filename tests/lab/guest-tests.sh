@@ -7,6 +7,8 @@
 #   moat.netsum    sha256 of the 10 MiB that the host serves
 #   moat.type      expected type of every IOMMU group, a pattern ("none": no group)
 #   moat.type_disk, moat.type_data, moat.type_net   the same for one device
+#   moat.msi       the reserved region of every endpoint for MSIs, FIRST-LAST
+#   moat.chip      what /proc/interrupts calls the controller of a PCI device's MSIs
 #   moat.iommus    how many different IOMMUs the devices are behind
 #   moat.ip        a fixed address, where there is no DHCP
 #   moat.cpus, moat.nonce
@@ -37,9 +39,15 @@ check_groups() {
 		fi
 		eval "want_match \"$dev's group (\${path##*/}) is of type \${moat_type_$dev:-$moat_type}\" \
 			\"\${moat_type_$dev:-$moat_type}\" \"\$(group_type \"$path\")\""
-		[ ! -e "$path/iommu_group" ] || groups="$groups $(group_of "$path")"
+		if [ -e "$path/iommu_group" ]; then
+			groups="$groups $(group_of "$path")"
+			want "$dev's reserved region for MSIs" "$moat_msi" \
+				"$(sed -n 's/^\(.*\) \(.*\) msi$/\1-\2/p' "$path/iommu_group/reserved_regions")"
+		fi
 		[ ! -e "$path/iommu" ] || iommus="$iommus $(readlink -f "$path/iommu")"
 	done
+	[ -z "$moat_chip" ] || want "MSIs come by the $moat_chip" yes \
+		"$(grep -q "$moat_chip-PCI-MSI.*virtio" /proc/interrupts && echo yes)"
 	want "no two share a group" "" "$(echo "$groups" | tr ' ' '\n' | sort | uniq -d)"
 	[ -z "$moat_iommus" ] || want "they are behind $moat_iommus IOMMUs" "$moat_iommus" \
 		"$(echo "$iommus" | tr ' ' '\n' | grep . | sort -u | wc -l)"
