@@ -12,6 +12,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* Mappings that an UNMAP takes out of the map at a time. */
+#define UNMAP_CHUNK 64
+
 static struct iommu_domain **bucket(struct iommu *iommu, uint32_t id)
 {
 	return &iommu->domains[id % IOMMU_DOMAIN_BUCKETS];
@@ -266,7 +269,8 @@ static void remove_mapping_locked(struct iommu *iommu, struct iommu_domain *doma
 static int unmap_locked(struct iommu *iommu, struct iommu_domain *domain, uint64_t first,
 			uint64_t last, struct iommu_op *op)
 {
-	struct rangemap_entry entry = { first, last, NULL };
+	struct rangemap_entry entry = { first, last, NULL }, removed[UNMAP_CHUNK];
+	unsigned n;
 
 	/* Most often it is exactly what a MAP made. */
 	entry.item = rangemap_remove(&domain->map, first, last);
@@ -283,13 +287,11 @@ static int unmap_locked(struct iommu *iommu, struct iommu_domain *domain, uint64
 
 	if (entry.last < last && rangemap_find(&domain->map, last, &end) && end.last > last)
 		return VIRTIO_IOMMU_S_RANGE;
-	do {
-		rangemap_remove(&domain->map, entry.first, entry.last);
-		remove_mapping_locked(iommu, domain, &entry, op);
-		/* Which may be the end of the address space. */
-		if (entry.last == last)
-			break;
-	} while (rangemap_next(&domain->map, entry.last + 1, &entry) && entry.last <= last);
+	while ((n = rangemap_remove_range(&domain->map, first, last, removed,
+					  ARRAY_SIZE(removed)))) {
+		for (unsigned i = 0; i < n; i++)
+			remove_mapping_locked(iommu, domain, &removed[i], op);
+	}
 	return iommu_op_start_locked(iommu, op);
 }
 

@@ -296,12 +296,12 @@ static void leaf_insert(struct rangemap_node *leaf, unsigned at, const struct ra
 	STORE(&leaf->count, count + 1);
 }
 
-static void leaf_delete(struct rangemap_node *leaf, unsigned at)
+static void leaf_delete(struct rangemap_node *leaf, unsigned at, unsigned n)
 {
-	unsigned count = OWN(&leaf->count) - 1;
+	unsigned count = OWN(&leaf->count) - n;
 
 	for (unsigned i = at; i < count; i++)
-		leaf_copy(leaf, i, leaf, i + 1);
+		leaf_copy(leaf, i, leaf, i + n);
 	STORE(&leaf->count, count);
 }
 
@@ -523,7 +523,7 @@ static bool merge_child(struct rangemap *map, struct rangemap_node *parent, unsi
 	return false;
 }
 
-/* After a deletion in path->node[0]: no empty node stays, sparse neighbours become one. */
+/* After deletions in path->node[0]: no empty node stays, sparse neighbours become one. */
 static void shrink(struct rangemap *map, struct path *path)
 {
 	for (unsigned level = 0; level + 1 < path->levels; level++) {
@@ -552,6 +552,16 @@ static void shrink(struct rangemap *map, struct path *path)
 	}
 }
 
+/* Take out @n entries of the leaf that @path leads to, from its index on. */
+static void remove_at(struct rangemap *map, struct path *path, unsigned n)
+{
+	write_begin(map);
+	leaf_delete(path->node[0], path->index[0], n);
+	shrink(map, path);
+	write_end(map);
+	map->count -= n;
+}
+
 struct rangemap_item *rangemap_remove(struct rangemap *map, uint64_t first, uint64_t last)
 {
 	struct path path;
@@ -570,12 +580,37 @@ struct rangemap_item *rangemap_remove(struct rangemap *map, uint64_t first, uint
 		return NULL;
 	/* On its way while the leaf is changed. */
 	__builtin_prefetch(item, 1);
-	write_begin(map);
-	leaf_delete(leaf, at);
-	shrink(map, &path);
-	write_end(map);
-	map->count--;
+	remove_at(map, &path, 1);
 	return item;
+}
+
+unsigned rangemap_remove_range(struct rangemap *map, uint64_t first, uint64_t last,
+			       struct rangemap_entry *ret_entry, unsigned max)
+{
+	struct rangemap_entry next;
+	struct path path;
+	unsigned n = 0;
+
+	if (!max || !rangemap_next(map, first, &next) || next.last > last)
+		return 0;
+	walk(map, next.last, &path);
+	const struct rangemap_node *leaf = path.node[0];
+	unsigned at = path.index[0];
+
+	for (; n < max && at + n < OWN(&leaf->count); n++) {
+		uint64_t key = OWN(&leaf->leaf.key[at + n]);
+
+		if (key > last)
+			break;
+		ret_entry[n] = (struct rangemap_entry){
+			.first = leaf_first(leaf, at + n),
+			.last = key,
+			.item = OWN(&leaf->leaf.ptr[at + n]),
+		};
+		__builtin_prefetch(ret_entry[n].item, 1);
+	}
+	remove_at(map, &path, n);
+	return n;
 }
 
 static void clear_node(struct rangemap *map, struct rangemap_node *node,

@@ -65,6 +65,14 @@ int rangemap_insert(struct rangemap *map, uint64_t first, uint64_t last,
 struct rangemap_item *rangemap_remove(struct rangemap *map, uint64_t first, uint64_t last);
 
 /*
+ * Remove the first entries of those that end within [@first, @last], at most @max
+ * of them: as many as are stored together, so that each costs little. Returns how
+ * many, now at ret_entry[0] and up in order; 0 when none is left. Writer.
+ */
+unsigned rangemap_remove_range(struct rangemap *map, uint64_t first, uint64_t last,
+			       struct rangemap_entry *ret_entry, unsigned max);
+
+/*
  * Remove everything, calling @fn (may be NULL) for each entry in order. Much
  * faster than removing one by one. There must be no concurrent reader.
  */

@@ -128,6 +128,34 @@ static void check_all(struct fixture *f, const int *first, const int *last)
 		cr_assert_not(rangemap_next(&f->map, at, &e));
 }
 
+/* Remove what ends in cells @a to @b, at most @max at a time; the model says what that is. */
+static void remove_range(struct fixture *f, int *first, const int *last, int a, int b, unsigned max)
+{
+	struct rangemap_entry e[64];
+	unsigned left = 0, n = 0;
+
+	for (int i = a; i <= b; i++) {
+		if (first[i] < 0 || last[first[i]] != i)
+			continue;
+		if (!left) {
+			left = rangemap_remove_range(&f->map, (uint64_t)a * SCALE,
+						     (uint64_t)b * SCALE + (SCALE - 1), e, max);
+			cr_assert(left >= 1 && left <= max);
+			n = 0;
+		}
+		cr_assert_eq(e[n].first, (uint64_t)first[i] * SCALE);
+		cr_assert_eq(e[n].last, (uint64_t)i * SCALE + (SCALE - 1));
+		cr_assert_eq(e[n++].item, item_of((uint64_t)first[i]));
+		left--;
+		for (int k = first[i]; k <= i; k++)
+			first[k] = -1;
+	}
+	cr_assert_eq(left, 0);
+	cr_assert_eq(rangemap_remove_range(&f->map, (uint64_t)a * SCALE,
+					   (uint64_t)b * SCALE + (SCALE - 1), e, max),
+		     0);
+}
+
 static void model_run(uint64_t seed, unsigned steps, int max_len, unsigned remove_percent)
 {
 	/* first[i]: the first cell of the entry that owns cell i, or -1. */
@@ -147,6 +175,13 @@ static void model_run(uint64_t seed, unsigned steps, int max_len, unsigned remov
 		bool found = rangemap_find(&f.map, (uint64_t)a * SCALE + SCALE / 2, &e);
 
 		cr_assert_eq(found, first[a] >= 0, "seed step %u", step);
+		if (step % 64 == 0) {
+			int end = b + (int)(rnd(&seed) % (SPACE / 8));
+			unsigned max = 1 + (unsigned)(rnd(&seed) % 64);
+
+			remove_range(&f, first, last, a, MIN(end, SPACE - 1), max);
+			continue;
+		}
 		/* A full table turns to emptying, so that every size is visited. */
 		if (rnd(&seed) % 100 < (step / 4000 % 2 ? 100 - remove_percent : remove_percent)) {
 			if (!found)
