@@ -5,8 +5,9 @@
  * served by a loop of its own. After activity it looks at the ring for a short
  * while before it asks for notifications and sleeps: a guest that issues
  * requests in a row then pays neither for a VM exit nor for waking a thread. The
- * while adapts between POLL_MIN_NS and POLL_MAX_NS: twice as long when a request
- * came in time, half as long when none did. Nothing is polled when nothing happened.
+ * while adapts between POLL_MIN_NS and POLL_MAX_NS: twice as long when a
+ * notification comes so soon after the last request that looking out for longer
+ * would have spared it, else half as long. Nothing is polled when nothing happened.
  *
  * Answers that have to wait. An operation that is pending (domain.h) keeps its
  * slot, in which there is all that the answer needs: the chain's head and where
@@ -41,7 +42,7 @@
 /* The loop's other work (completions, faults, a reset) waits no longer than this. */
 #define TURN_NS	    1000000
 #define POLL_MIN_NS 2000
-#define POLL_MAX_NS 32000
+#define POLL_MAX_NS 200000 /* what KVM, too, waits for a halted vCPU */
 
 /* A reply needs at most one buffer for each byte of its tail. */
 #define TAIL_BUFS sizeof(struct virtio_iommu_tail)
@@ -69,8 +70,9 @@ struct viommu {
 	/* Completed operations, pushed by any thread; the loop takes all at once. */
 	_Atomic(struct slot *) done;
 
-	uint64_t poll_ns;
-	bool have_fault; /* taken from the iommu, waiting for a buffer */
+	uint64_t poll_ns;   /* how long to look for requests after the last one */
+	uint64_t served_ns; /* when that was */
+	bool have_fault;    /* taken from the iommu, waiting for a buffer */
 	struct iommu_fault fault;
 
 	struct virtq_chain chain;
@@ -249,8 +251,7 @@ static int serve_batch(struct viommu *v)
  */
 static int serve_and_poll(struct viommu *v, uint64_t turn_end)
 {
-	uint64_t now = now_ns(), poll_end = now + v->poll_ns;
-	bool polled = false;
+	uint64_t now;
 
 	do {
 		bool finished = finish_parked(v);
@@ -259,28 +260,27 @@ static int serve_and_poll(struct viommu *v, uint64_t turn_end)
 		if (ret < 0)
 			return ret;
 		now = now_ns();
-		if (ret || finished) {
-			if (polled)
-				v->poll_ns = MIN(v->poll_ns * 2, POLL_MAX_NS);
-			poll_end = now + v->poll_ns;
-		} else {
-			polled = true;
-		}
+		if (ret || finished)
+			v->served_ns = now;
 		if (now >= turn_end)
 			return 1;
-	} while (now < poll_end);
-	v->poll_ns = MAX(v->poll_ns / 2, POLL_MIN_NS);
+	} while (now - v->served_ns < v->poll_ns);
 	return 0;
 }
 
 static void serve_requests(struct viommu *v)
 {
 	struct virtq *vq = request_vq(v);
-	uint64_t turn_end = now_ns() + TURN_NS;
+	uint64_t now = now_ns(), turn_end = now + TURN_NS;
 	int ret;
 
 	if (!v->active || v->quiescing || vq->state != VIRTQ_RUNNING)
 		return;
+	/* Would looking for longer have found this? */
+	if (now - v->served_ns < POLL_MAX_NS)
+		v->poll_ns = MIN(v->poll_ns * 2, POLL_MAX_NS);
+	else
+		v->poll_ns = MAX(v->poll_ns / 2, POLL_MIN_NS);
 	virtq_disable_kicks(vq);
 	do {
 		ret = serve_and_poll(v, turn_end);
