@@ -55,6 +55,7 @@ static const char help_run[] =
 	"                     iasl -d) on x86_64, the device tree (dtc) on aarch64\n"
 	"\n"
 	"SIGTERM or SIGINT presses the power button; a second one ends moat.\n"
+	"SIGUSR2 compares the mappings of --vfio devices with what the host has.\n"
 	"Exit status: 0 powered off, 3 reset, 1 the host failed, 2 wrong usage.\n"
 	"\n"
 	"Example:\n"

@@ -286,14 +286,14 @@ static unsigned long long raise_file_limit(void)
 }
 
 /*
- * The signals that ask moat to end; blocked in every thread, read by the main
- * one. A SIGHUP that whoever started us ignores stays so, for nohup. A SIGINT
- * doesn't: a script's shell ignores it for what it starts in the background, but
- * sends it to press the power button.
+ * The signals that ask moat to end, and SIGUSR2, which asks for an audit; blocked in every
+ * thread, read by the main one. A SIGHUP that whoever started us ignores stays so, for nohup. A
+ * SIGINT doesn't: a script's shell ignores it for what it starts in the background, but sends it to
+ * press the power button.
  */
 static int open_signals(sigset_t *ret_old)
 {
-	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGUSR2 };
 	struct sigaction action;
 	sigset_t set;
 
@@ -315,6 +315,10 @@ static void on_signal(struct machine *m, int signal_fd, bool *pressed)
 	struct signalfd_siginfo info;
 
 	while (read(signal_fd, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGUSR2) {
+			report_audit(m);
+			continue;
+		}
 		if (*pressed || info.ssi_signo == SIGHUP) {
 			log_warn("ended by signal %u before the guest powered off", info.ssi_signo);
 			post_event(m, EVENT_QUIT);

@@ -158,6 +158,7 @@ static int create_iommus(struct machine *m, struct err *err)
 			.bypass = viommu->bypass,
 			.max_domain_mappings = viommu->max_mappings,
 			.quota = &m->mappings,
+			.audit = MACHINE_AUDIT,
 		};
 
 		r = machine_limit_iommu(m, i, &config, err);

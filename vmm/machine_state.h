@@ -35,6 +35,13 @@ enum device_kind { DEVICE_VIOMMU, DEVICE_DISK, DEVICE_NET, DEVICE_RNG, DEVICE_VF
 		 */
 #define MACHINE_NO_EVENT (-1)
 
+/* A debug build asks the host after each request whether its books equal ours. */
+#ifdef MOAT_DEBUG
+#define MACHINE_AUDIT true
+#else
+#define MACHINE_AUDIT false
+#endif
+
 struct machine_device {
 	enum device_kind kind;
 	unsigned index; /* among its kind, in the config */

@@ -127,10 +127,34 @@ static void report_domains(struct iommu *iommu, const char *name)
 		 memory.most_mappings ? (double)memory.bytes / (double)memory.most_mappings : 0.0);
 }
 
+void report_audit(const struct machine *m)
+{
+	struct iommu_audit a;
+
+	for (unsigned i = 0; i < m->config->num_viommus; i++) {
+		iommu_audit(m->iommu[i].iommu, &a);
+		if (a.listeners)
+			log_warn("audit of %s: %" PRIu64 " mappings in %u address spaces of the "
+				 "host, %" PRIu64 " differences",
+				 m->config->viommu[i].name, a.mappings, a.listeners, a.differences);
+	}
+	for (unsigned i = 0; i < m->num_devices; i++) {
+		const struct machine_device *d = &m->device[i];
+
+		if (d->kind != DEVICE_VFIO || d->iommu != CONFIG_NO_IOMMU)
+			continue;
+		struct dma_listener *listener = &d->host->space->listener;
+
+		log_warn("audit of %s: all memory, %" PRIu64 " differences", d->name,
+			 listener->ops->audit(listener, NULL, NULL));
+	}
+}
+
 void report_end(const struct machine *m)
 {
 	if (!log_enabled(LOG_INFO))
 		return;
+	report_audit(m);
 	for (unsigned i = 0; i < m->config->num_viommus; i++) {
 		report_endpoints(m->iommu[i].iommu);
 		report_domains(m->iommu[i].iommu, m->config->viommu[i].name);

@@ -132,4 +132,10 @@ bool iommu_take_fault(struct iommu *iommu, struct iommu_fault *ret_fault);
 /* Count @fault as one that the guest didn't get to see. */
 void iommu_drop_fault(struct iommu *iommu, const struct iommu_fault *fault);
 
+/*
+ * With iommu_config.audit: a request may have changed something, so audit. Where there are many
+ * mappings that isn't done each time, but so often that a request pays for 64 of them. No lock.
+ */
+void iommu_audit_request(struct iommu *iommu);
+
 #endif

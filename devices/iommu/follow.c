@@ -167,3 +167,64 @@ int iommu_follow_access_locked(struct iommu *iommu, struct iommu_endpoint *endpo
 	f->identity = identity;
 	return status_of(r);
 }
+
+struct audit_walk {
+	const struct iommu_domain *domain;
+	uint64_t at;
+	bool end;
+	uint64_t count;
+};
+
+/* A dma_listener_next_fn: what the listener of this domain was told. */
+static bool audit_next(void *opaque, iova_t *ret_first, iova_t *ret_last)
+{
+	struct audit_walk *walk = opaque;
+	struct rangemap_entry entry;
+
+	while (!walk->end && rangemap_next(&walk->domain->map, walk->at, &entry)) {
+		walk->end = entry.last == UINT64_MAX;
+		walk->at = entry.last + 1;
+		if (!forwarded(entry_mapping(&entry)))
+			continue;
+		*ret_first = IOVA(entry.first);
+		*ret_last = IOVA(entry.last);
+		walk->count++;
+		return true;
+	}
+	walk->end = true;
+	return false;
+}
+
+void iommu_audit(struct iommu *iommu, struct iommu_audit *ret_audit)
+{
+	static const struct iommu_domain none;
+	struct iommu_audit audit = { 0 };
+
+	pthread_mutex_lock(&iommu->lock);
+	for (struct iommu_follower *f = iommu->followers; f; f = f->next) {
+		struct audit_walk walk = { .domain = f->domain ? f->domain : &none };
+
+		audit.differences += f->listener->ops->audit(
+			f->listener, f->identity ? NULL : audit_next, &walk);
+		audit.mappings += walk.count;
+		audit.listeners++;
+	}
+	pthread_mutex_unlock(&iommu->lock);
+	*ret_audit = audit;
+}
+
+void iommu_audit_request(struct iommu *iommu)
+{
+	struct iommu_audit audit;
+
+	if (!iommu->audit)
+		return;
+	pthread_mutex_lock(&iommu->lock);
+	bool due = iommu->unaudited++ >= iommu->live_mappings / 64;
+
+	if (due)
+		iommu->unaudited = 0;
+	pthread_mutex_unlock(&iommu->lock);
+	if (due)
+		iommu_audit(iommu, &audit);
+}

@@ -104,7 +104,8 @@ struct iommu {
 	uint64_t granule, input_last, max_domain_mappings;
 	struct iommu_quota *quota; /* borrows, or own_quota */
 	struct iommu_quota own_quota;
-	bool initial_bypass;
+	bool initial_bypass, audit;
+	uint64_t unaudited; /* requests since the last audit */
 	/* Raised by every removal; device threads compare it with what they remember. */
 	_Atomic uint64_t epoch;
 

@@ -77,6 +77,7 @@ int iommu_create(struct iommu **ret_iommu, const struct iommu_config *config, st
 	iommu->own_quota.max = IOMMU_DEFAULT_TOTAL_MAPPINGS;
 	iommu->quota = config->quota ? config->quota : &iommu->own_quota;
 	iommu->initial_bypass = iommu->bypass = config->bypass;
+	iommu->audit = config->audit;
 	iommu->mappings.size = sizeof(struct iommu_mapping);
 	iommu->nodes.size = RANGEMAP_NODE_BYTES;
 	/* 0 means "nothing remembered" and "in no section". */

@@ -33,6 +33,7 @@ struct iommu_config {
 	bool bypass;		      /* initial value of config.bypass */
 	uint64_t max_domain_mappings; /* 0 = the default */
 	struct iommu_quota *quota;    /* borrows; NULL: one of its own with the default */
+	bool audit; /* audit the listeners after each request that changes something */
 };
 
 /* How many mappings the IOMMUs that share it may have together. Zeroed but for @max at first. */
@@ -88,6 +89,19 @@ int iommu_add_endpoint(struct iommu *iommu, uint32_t id, const char *name,
  * path, before the guest runs. 0 or the listener's -errno.
  */
 int iommu_set_listener(struct iommu *iommu, uint32_t id, struct dma_listener *listener);
+
+/* How the listeners compare with the books. */
+struct iommu_audit {
+	unsigned listeners;
+	uint64_t mappings;    /* that they should hold, identity aside */
+	uint64_t differences; /* 0 is right */
+};
+
+/*
+ * Ask every listener whether the host holds just what the books say. It takes some system
+ * calls for each mapping, during which requests wait. Any thread.
+ */
+void iommu_audit(struct iommu *iommu, struct iommu_audit *ret_audit);
 
 /*
  * System reset: every endpoint detached, every domain gone, bypass at its

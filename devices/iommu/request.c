@@ -131,6 +131,7 @@ bool request_execute(struct iommu *iommu, uint64_t features, const void *bytes, 
 		do_probe(iommu, &req.probe, room, ret_answer);
 		return true;
 	}
+	iommu_audit_request(iommu);
 	if (status == IOMMU_PENDING)
 		return false;
 	set_answer(ret_answer, sizeof(struct virtio_iommu_tail), status);

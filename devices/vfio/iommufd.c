@@ -79,10 +79,35 @@ static int ioas_unmap_all(struct vfio_space *space)
 	return vfio_ioctl(g->iommufd, ABI_IOAS_UNMAP, &unmap);
 }
 
+static bool ioas_holds(struct vfio_space *space, uint64_t iova)
+{
+	int r = ioas_map(space, iova, space->granule, space->ram->region[0].host, DMA_READ);
+
+	if (r == 0)
+		ioas_unmap(space, iova, space->granule);
+	return r == -EEXIST;
+}
+
+static bool ioas_empty(struct vfio_space *space, uint64_t iova, uint64_t size)
+{
+	struct iommufd_group *g = group_of(space);
+	struct abi_ioas_unmap unmap = {
+		.size = sizeof(unmap),
+		.ioas_id = g->ioas,
+		.iova = iova,
+		.length = size,
+	};
+
+	/* Also when a mapping reaches in: its end is asked for with holds. */
+	return vfio_ioctl(g->iommufd, ABI_IOAS_UNMAP, &unmap) == -ENOENT;
+}
+
 static const struct vfio_space_ops ioas_ops = {
 	.map = ioas_map,
 	.unmap = ioas_unmap,
 	.unmap_all = ioas_unmap_all,
+	.holds = ioas_holds,
+	.empty = ioas_empty,
 };
 
 /* What the address space can map, for all devices that are attached to it. */

@@ -91,32 +91,38 @@ static int space_clear(struct dma_listener *listener, struct dma_ticket *ticket)
 	return 0;
 }
 
-/* Map what of @region lies in @usable. */
-static int map_region(struct vfio_space *s, const struct ram_region *region,
-		      const struct vfio_range *usable)
+bool vfio_space_identity(const struct vfio_space *space, unsigned index,
+			 struct vfio_range *ret_range, void **ret_host)
 {
-	uint64_t first = MAX(region->base.v, usable->first);
-	uint64_t last = MIN(region->base.v + region->size - 1, usable->last);
+	for (unsigned i = 0; i < space->ram->count * space->num_usable; i++) {
+		const struct ram_region *region = &space->ram->region[i / space->num_usable];
+		const struct vfio_range *usable = &space->usable[i % space->num_usable];
+		uint64_t first = MAX(region->base.v, usable->first);
+		uint64_t last = MIN(region->base.v + region->size - 1, usable->last);
 
-	first = ALIGN_UP(first, s->granule);
-	if (first > last || ALIGN_DOWN(last + 1, s->granule) <= first)
-		return 0;
-	return map_host(s, first, ALIGN_DOWN(last + 1, s->granule) - first,
-			(char *)region->host + (first - region->base.v), DMA_READ | DMA_WRITE);
+		first = ALIGN_UP(first, space->granule);
+		if (first > last || ALIGN_DOWN(last + 1, space->granule) <= first || index-- > 0)
+			continue;
+		*ret_range = (struct vfio_range){ first, ALIGN_DOWN(last + 1, space->granule) - 1 };
+		*ret_host = (char *)region->host + (first - region->base.v);
+		return true;
+	}
+	return false;
 }
 
 static int space_identity(struct dma_listener *listener)
 {
 	struct vfio_space *s = to_space(listener);
+	struct vfio_range range;
+	void *host;
 
-	for (unsigned i = 0; i < s->ram->count; i++) {
-		for (unsigned j = 0; j < s->num_usable; j++) {
-			int r = map_region(s, &s->ram->region[i], &s->usable[j]);
+	for (unsigned i = 0; vfio_space_identity(s, i, &range, &host); i++) {
+		int r = map_host(s, range.first, range.last - range.first + 1, host,
+				 DMA_READ | DMA_WRITE);
 
-			if (r < 0) {
-				space_clear(listener, NULL);
-				return r;
-			}
+		if (r < 0) {
+			space_clear(listener, NULL);
+			return r;
 		}
 	}
 	return 0;
@@ -127,6 +133,7 @@ static const struct dma_listener_ops space_listener_ops = {
 	.unmap = space_unmap,
 	.clear = space_clear,
 	.identity = space_identity,
+	.audit = vfio_space_audit,
 };
 
 void vfio_space_init(struct vfio_space *space)

@@ -21,6 +21,13 @@ struct vfio_space_ops {
 	int (*unmap)(struct vfio_space *space, uint64_t iova, uint64_t size);
 	/* Take away all of them. 0 or -errno. */
 	int (*unmap_all)(struct vfio_space *space);
+	/* For audits: is something mapped at @iova, a multiple of the granule? */
+	bool (*holds)(struct vfio_space *space, uint64_t iova);
+	/*
+	 * For audits: is nothing mapped in the @size bytes at @iova, multiples of the granule?
+	 * Mappings that lie in there as a whole are taken away.
+	 */
+	bool (*empty)(struct vfio_space *space, uint64_t iova, uint64_t size);
 };
 
 struct vfio_range {
@@ -49,5 +56,15 @@ struct vfio_space {
  * come one at a time, as its caller promises (listener.h).
  */
 void vfio_space_init(struct vfio_space *space);
+
+/* dma_listener_ops.audit of a space (audit.c). */
+uint64_t vfio_space_audit(struct dma_listener *listener, dma_listener_next_fn next, void *opaque);
+
+/*
+ * The part of all memory that identity maps in @space, number @index (0, 1, ...): its
+ * addresses (inclusive), which RAM and host share, and where it is. False past the last.
+ */
+bool vfio_space_identity(const struct vfio_space *space, unsigned index,
+			 struct vfio_range *ret_range, void **ret_host);
 
 #endif

@@ -68,10 +68,35 @@ static int type1_unmap_all(struct vfio_space *space)
 	return r < 0 ? r : 0;
 }
 
+static bool type1_holds(struct vfio_space *space, uint64_t iova)
+{
+	/* EEXIST comes before everything else that could be wrong. */
+	int r = type1_map(space, iova, space->granule, space->ram->region[0].host, DMA_READ);
+
+	if (r == 0)
+		type1_unmap(space, iova, space->granule);
+	return r == -EEXIST;
+}
+
+static bool type1_empty(struct vfio_space *space, uint64_t iova, uint64_t size)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = {
+		.argsz = sizeof(unmap),
+		.iova = iova,
+		.size = size,
+	};
+
+	/* Success of size 0 when there is nothing, EINVAL when a mapping reaches beyond. */
+	return vfio_ioctl(container_of_space(space), VFIO_IOMMU_UNMAP_DMA, &unmap) == 0 &&
+	       unmap.size == 0;
+}
+
 static const struct vfio_space_ops type1_ops = {
 	.map = type1_map,
 	.unmap = type1_unmap,
 	.unmap_all = type1_unmap_all,
+	.holds = type1_holds,
+	.empty = type1_empty,
 };
 
 /* What the container can map, from the capabilities in @info (@size bytes). */

@@ -7,8 +7,9 @@
  * books: it is told each change, and holds what it was told.
  *
  * It starts out empty. All calls come under one lock of who calls, one at a
- * time, from any thread; they may take as long as the host does, and must not
- * call back.
+ * time, from any thread; they may take as long as the host does (whoever removes
+ * or maps next waits for that, devices in their sections don't), and must not call
+ * back: dma_ticket_done takes the same lock.
  */
 
 #include "vmm/base/types.h"
@@ -16,7 +17,9 @@
 /*
  * The removal that an answer waits for. A listener that can't finish a removal
  * at once keeps the pointer and has another thread call dma_ticket_done on it,
- * once, without locks of its own; that may be before the listener returns.
+ * once, without locks of its own; that may be before the listener returns. It
+ * never calls it itself, in the callback, nor waits there for the thread that does:
+ * either is a deadlock.
  */
 struct dma_ticket {
 	void (*done)(struct dma_ticket *ticket);
@@ -25,6 +28,8 @@ struct dma_ticket {
 #define DMA_LISTENER_PENDING 1
 
 struct dma_listener;
+
+typedef bool (*dma_listener_next_fn)(void *opaque, iova_t *ret_first, iova_t *ret_last);
 
 struct dma_listener_ops {
 	/*
@@ -49,6 +54,13 @@ struct dma_listener_ops {
 	 * addresses; the listener is empty. 0 or -errno; it is empty then.
 	 */
 	int (*identity)(struct dma_listener *listener);
+	/*
+	 * Ask the host whether it holds what the listener was told and nothing else.
+	 * @next gives that, mapping by mapping with ascending addresses, and false past
+	 * the last; @next is NULL after identity. Returns how many differences there are;
+	 * each (or the first ones of many) was reported.
+	 */
+	uint64_t (*audit)(struct dma_listener *listener, dma_listener_next_fn next, void *opaque);
 };
 
 /* Embedded in its implementation. */

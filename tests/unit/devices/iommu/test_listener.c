@@ -37,6 +37,7 @@ struct fake {
 	bool late;
 	struct dma_ticket *ticket[8];
 	unsigned tickets;
+	unsigned audits;
 };
 
 static int fake_fails(struct fake *f)
@@ -112,11 +113,33 @@ static int fake_identity(struct dma_listener *l)
 	return r;
 }
 
+static uint64_t fake_audit(struct dma_listener *l, dma_listener_next_fn next, void *opaque)
+{
+	struct fake *f = container_of(l, struct fake, listener);
+	uint64_t found = 0, differences = 0;
+	iova_t first, last, before = { 0 };
+
+	f->audits++;
+	if (!next)
+		return !f->identity;
+	for (; next(opaque, &first, &last); before = last) {
+		unsigned i = 0;
+
+		cr_assert(!before.v || first.v > before.v, "ascending");
+		while (i < f->count && (f->told[i].first != first.v || f->told[i].last != last.v))
+			i++;
+		found += i < f->count;
+		differences += i == f->count;
+	}
+	return differences + (f->count - found) + f->identity;
+}
+
 static const struct dma_listener_ops fake_ops = {
 	.map = fake_map,
 	.unmap = fake_unmap,
 	.clear = fake_clear,
 	.identity = fake_identity,
+	.audit = fake_audit,
 };
 
 static struct {
@@ -136,7 +159,9 @@ static void op_done(struct iommu_op *op)
 static void setup_bypass(bool bypass)
 {
 	static const uint32_t endpoints[] = { 8, 16, 17, 24 };
-	struct iommu_config config = { .granule = G, .address_width = 48, .bypass = bypass };
+	struct iommu_config config = {
+		.granule = G, .address_width = 48, .bypass = bypass, .audit = true
+	};
 	struct dma_view *view;
 
 	log_set_level(LOG_ERROR);
@@ -403,4 +428,51 @@ Test(listener, a_late_answer_keeps_its_status)
 	cr_assert_eq(atomic_load(&env.done), 1);
 	cr_assert_eq(env.op.status, NOMEM);
 	env.a.late = false;
+}
+
+/* Audits. */
+
+static struct iommu_audit audit(void)
+{
+	struct iommu_audit a;
+
+	iommu_audit(env.iommu, &a);
+	return a;
+}
+
+Test(listener, an_audit_asks_for_what_was_forwarded)
+{
+	cr_assert_eq(attach(1, 8), OK);
+	cr_assert_eq(attach_flags(2, 16, BYPASS), OK);
+	cr_assert_eq(map(1, 0, 1, RW), OK);
+	cr_assert_eq(map(1, 5, 2, R), OK);
+	cr_assert_eq(map(1, 9, 1, RW | MMIO), OK);
+	cr_assert_eq(map(1, 11, 1, 0), OK);
+	struct iommu_audit a = audit();
+
+	cr_assert(a.listeners == 2 && a.mappings == 2 && a.differences == 0);
+	env.a.count--;
+	cr_assert_eq(audit().differences, 1);
+	env.a.count++;
+	env.b.identity = false;
+	cr_assert_eq(audit().differences, 1);
+	env.b.identity = true;
+	cr_assert_eq(detach(1, 8), OK);
+	cr_assert_eq(audit().differences, 0);
+	env.a.count = 1;
+	cr_assert_eq(audit().differences, 1, "nothing is attached");
+	env.a.count = 0;
+}
+
+Test(listener, a_debug_build_audits_for_no_more_than_64_mappings_a_request)
+{
+	iommu_audit_request(env.iommu);
+	iommu_audit_request(env.iommu);
+	cr_assert_eq(env.a.audits, 2);
+	cr_assert_eq(attach(1, 24), OK);
+	for (unsigned i = 0; i < 640; i++)
+		cr_assert_eq(map(1, 2 * i, 1, RW), OK);
+	for (unsigned i = 0; i < 22; i++)
+		iommu_audit_request(env.iommu);
+	cr_assert_eq(env.a.audits, 4);
 }

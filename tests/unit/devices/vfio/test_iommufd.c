@@ -54,6 +54,11 @@ static int kernel_map(const struct abi_ioas_map *map)
 	cr_assert(map->flags & ABI_IOAS_MAP_FIXED_IOVA);
 	if (kernel.refuse_map)
 		return fail(kernel.refuse_map);
+	for (unsigned i = 0; i < kernel.num_maps; i++) {
+		if (kernel.map[i].iova < map->iova + map->length &&
+		    map->iova < kernel.map[i].iova + kernel.map[i].length)
+			return fail(EEXIST);
+	}
 	cr_assert(kernel.num_maps < MAX_MAPS);
 	kernel.map[kernel.num_maps++] = *map;
 	return 0;
@@ -350,4 +355,18 @@ Test(iommufd, the_limit_of_locked_memory_is_an_answer)
 	cr_assert(group->space.said_limit && group->space.count == 0);
 	kernel.refuse_map = 0;
 	cr_assert_eq(map(0, G, 0, DMA_READ), 0);
+}
+
+Test(iommufd, an_audit_asks_the_host)
+{
+	const struct vfio_space_ops *ops = group->space.ops;
+
+	cr_assert_eq(open_device(), DEVICE);
+	cr_assert_eq(map(GIB(3), 8 * G, 0, DMA_READ), 0);
+	cr_assert(ops->holds(&group->space, GIB(3)) && ops->holds(&group->space, GIB(3) + 4 * G));
+	cr_assert_not(ops->holds(&group->space, GIB(3) + 8 * G));
+	cr_assert_eq(kernel.num_maps, 1, "asking leaves nothing");
+	cr_assert(ops->empty(&group->space, 0, GIB(3)));
+	cr_assert_not(ops->empty(&group->space, GIB(3), 8 * G));
+	cr_assert_eq(kernel.num_maps, 0);
 }

@@ -49,7 +49,34 @@ static int fake_unmap_all(struct vfio_space *s)
 	return 0;
 }
 
-static const struct vfio_space_ops fake_ops = { fake_map, fake_unmap, fake_unmap_all };
+static bool fake_holds(struct vfio_space *s, uint64_t iova)
+{
+	for (unsigned i = 0; i < fake.count; i++) {
+		if (fake.map[i].iova <= iova && iova - fake.map[i].iova < fake.map[i].size)
+			return true;
+	}
+	return false;
+}
+
+static bool fake_empty(struct vfio_space *s, uint64_t iova, uint64_t size)
+{
+	for (unsigned i = 0; i < fake.count; i++) {
+		if (fake.map[i].iova <= iova + (size - 1) &&
+		    iova <= fake.map[i].iova + fake.map[i].size - 1) {
+			fake_unmap(s, fake.map[i].iova, fake.map[i].size);
+			return false;
+		}
+	}
+	return true;
+}
+
+static const struct vfio_space_ops fake_ops = {
+	.map = fake_map,
+	.unmap = fake_unmap,
+	.unmap_all = fake_unmap_all,
+	.holds = fake_holds,
+	.empty = fake_empty,
+};
 
 /* RAM at 0 (32 pages) and at 1 MiB (32 pages). */
 static struct ram ram = {
@@ -154,4 +181,94 @@ Test(space, an_identity_that_fails_leaves_nothing)
 	fake.room = 1;
 	cr_assert_eq(identity(), -ENOSPC);
 	cr_assert(fake.count == 0 && fake.space.count == 0);
+}
+
+/* Audits: the books say what map was told below; the host is changed behind their back. */
+
+static const struct vfio_range *books;
+
+static bool next_in_books(void *opaque, iova_t *ret_first, iova_t *ret_last)
+{
+	if (!books->last)
+		return false;
+	*ret_first = IOVA(books->first);
+	*ret_last = IOVA(books++->last);
+	return true;
+}
+
+static uint64_t audit(bool identity)
+{
+	static const struct vfio_range ranges[] = {
+		{ G, 3 * G - 1 }, { 3 * G, 4 * G - 1 }, { GIB(4), GIB(4) + G - 1 }, { 0, 0 }
+	};
+	struct dma_listener *l = &fake.space.listener;
+
+	books = ranges;
+	return l->ops->audit(l, identity ? NULL : next_in_books, NULL);
+}
+
+static void map_books(void)
+{
+	cr_assert_eq(map(G, 2 * G, 0), 0);
+	cr_assert_eq(map(3 * G, G, 4 * G), 0);
+	cr_assert_eq(map(GIB(4), G, 0), 0);
+	cr_assert_eq(audit(false), 0);
+}
+
+Test(audit, equal_books_have_no_differences, .init = setup)
+{
+	map_books();
+	clear();
+	cr_assert_eq(identity(), 0);
+	cr_assert_eq(audit(true), 0);
+}
+
+Test(audit, what_the_host_lost_is_found, .init = setup)
+{
+	map_books();
+	cr_assert_eq(fake_unmap(&fake.space, 3 * G, G), 0);
+	cr_assert_eq(audit(false), 1);
+}
+
+Test(audit, the_end_of_a_mapping_counts_too, .init = setup)
+{
+	map_books();
+	fake.map[0].size = G;
+	cr_assert_eq(audit(false), 1);
+}
+
+Test(audit, what_the_host_kept_is_found_and_taken_away, .init = setup)
+{
+	map_books();
+	cr_assert_eq(fake_map(&fake.space, 0, G, memory, DMA_READ), 0);
+	cr_assert_eq(audit(false), 1, "before the first");
+	cr_assert_eq(fake_map(&fake.space, MIB(1), G, memory, DMA_READ), 0);
+	cr_assert_eq(audit(false), 1, "between two");
+	cr_assert_eq(fake_map(&fake.space, UINT64_MAX - G + 1, G, memory, DMA_READ), 0);
+	cr_assert_eq(audit(false), 1, "after the last");
+	cr_assert_eq(audit(false), 0);
+}
+
+Test(audit, a_mapping_that_nobody_counted, .init = setup)
+{
+	map_books();
+	fake.space.count++;
+	cr_assert_eq(audit(false), 1);
+}
+
+Test(audit, an_empty_space_is_asked_for_as_a_whole, .init = setup)
+{
+	cr_assert_eq(fake_map(&fake.space, GIB(9), G, memory, DMA_READ), 0);
+	static const struct vfio_range nothing = { 0, 0 };
+
+	books = &nothing;
+	cr_assert_eq(fake.space.listener.ops->audit(&fake.space.listener, next_in_books, NULL), 1);
+	cr_assert_eq(fake.count, 0);
+}
+
+Test(audit, identity_is_all_memory, .init = setup)
+{
+	cr_assert_eq(identity(), 0);
+	cr_assert_eq(fake_unmap(&fake.space, MIB(1), 32 * G), 0);
+	cr_assert_eq(audit(true), 1);
 }
