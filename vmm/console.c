@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 #include "vmm/base/log.h"
@@ -50,8 +51,10 @@ _Static_assert(WRITE_MAX <= PIPE_BUF, "a write after poll must not block");
 struct console {
 	struct chardev chardev;
 	enum config_console kind;
-	int out_fd;  /* standard output (borrowed) or the file (owned); -1: none */
-	int stop_fd; /* owned eventfd, readable once stopping */
+	int out_fd;	     /* standard output (borrowed) or the file (owned); -1: none */
+	int stop_fd;	     /* owned eventfd, readable once stopping */
+	const char *created; /* borrowed path of the file when it is new and still unused */
+	bool begun;
 	atomic_bool out_gone;
 	atomic_bool out_warned;
 
@@ -453,26 +456,41 @@ void console_stop(struct console *console)
 
 /* Creation. */
 
-static int open_file(const char *path, struct err *err)
+/* What is in it stays until console_begin: the machine may still fail to start. */
+static int open_file(struct console *console, const char *path, struct err *err)
 {
 	/* A FIFO isn't waited for; a write that would block is (wait_writable). */
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666);
+	const int flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct stat st;
 
-	if (fd < 0 && errno == ENXIO)
+	console->out_fd = open(path, flags | O_EXCL, 0666);
+	if (console->out_fd >= 0)
+		console->created = path;
+	else if (errno == EEXIST)
+		console->out_fd = open(path, flags, 0666);
+	if (console->out_fd < 0 && errno == ENXIO)
 		return err_set(err, ENXIO,
 			       "--console file=%s: nobody reads from it; start its reader first",
 			       path);
-	if (fd < 0)
+	if (console->out_fd < 0)
 		return err_set(err, errno, "--console file=%s: can't open it: %s", path,
 			       strerror(errno));
-	return fd;
+	/* Kernels and disks are locked too: none of them is taken for a log, nor a log for one. */
+	if (fstat(console->out_fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	    fcntl(console->out_fd, F_OFD_SETLK, &lock) < 0 && (errno == EAGAIN || errno == EACCES))
+		return err_set(err, EBUSY,
+			       "--console file=%s: it is in use, by another process or as this "
+			       "machine's kernel or initrd; give another file",
+			       path);
+	return 0;
 }
 
 int console_create(struct console **ret_console, enum config_console kind, const char *path,
 		   struct err *err)
 {
 	struct console *console = calloc(1, sizeof(*console));
-	int r;
+	int r = 0;
 
 	if (!console)
 		return err_set(err, ENOMEM, "--console: no memory");
@@ -480,25 +498,30 @@ int console_create(struct console **ret_console, enum config_console kind, const
 	console->kind = kind;
 	console->out_fd = kind == CONFIG_CONSOLE_STDIO ? STDOUT_FILENO : -1;
 	console->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (console->stop_fd < 0) {
+	if (console->stop_fd < 0)
 		r = err_set(err, errno, "--console: no eventfd: %s", strerror(errno));
-		goto free_console;
-	}
-	if (kind == CONFIG_CONSOLE_FILE) {
-		r = open_file(path, err);
-		if (r < 0)
-			goto close_stop;
-		console->out_fd = r;
+	else if (kind == CONFIG_CONSOLE_FILE)
+		r = open_file(console, path, err);
+	if (r < 0) {
+		console_destroy(console);
+		return r;
 	}
 	signal(SIGPIPE, SIG_IGN);
 	*ret_console = console;
 	return 0;
+}
 
-close_stop:
-	close(console->stop_fd);
-free_console:
-	free(console);
-	return r;
+void console_begin(struct console *console)
+{
+	struct stat st;
+
+	if (console->begun)
+		return;
+	console->begun = true;
+	console->created = NULL;
+	if (console->kind == CONFIG_CONSOLE_FILE && fstat(console->out_fd, &st) == 0 &&
+	    S_ISREG(st.st_mode) && ftruncate(console->out_fd, 0) < 0)
+		log_warn("--console: can't empty the file: %s", strerror(errno));
 }
 
 void console_destroy(struct console *console)
@@ -506,9 +529,12 @@ void console_destroy(struct console *console)
 	if (!console)
 		return;
 	console_stop(console);
-	if (console->kind == CONFIG_CONSOLE_FILE)
+	if (console->created)
+		unlink(console->created);
+	if (console->kind == CONFIG_CONSOLE_FILE && console->out_fd >= 0)
 		close(console->out_fd);
-	close(console->stop_fd);
+	if (console->stop_fd >= 0)
+		close(console->stop_fd);
 	free(console);
 }
 

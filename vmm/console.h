@@ -11,7 +11,7 @@
  * raw mode from console_start until console_stop, or until the process ends in
  * whatever way, signals included.
  *
- * Order of use: create, give console_chardev to the port, start, ..., stop,
+ * Order of use: create, give console_chardev to the port, start, begin, ..., stop,
  * stop the vCPUs, destroy the port, destroy.
  */
 
@@ -35,14 +35,21 @@ struct console_hooks {
 };
 
 /*
- * Create the console. @path is the file of CONFIG_CONSOLE_FILE (created or
- * truncated), else ignored. Nothing is read and the terminal stays as it is
- * until console_start. Ignores SIGPIPE for the process: a closed standard
- * output must not end the machine. *@ret_console is owned by the caller.
+ * Create the console. @path (borrowed until console_destroy) is the file of
+ * CONFIG_CONSOLE_FILE, else ignored: a new one is created, and goes again unless
+ * console_begin follows; one that is there keeps its contents until then.
+ * Nothing is read and the terminal stays as it is until console_start. Ignores SIGPIPE for the
+ * process: a closed standard output must not end the machine. *@ret_console is owned by the caller.
  * Returns 0 or -errno with words in @err that name --console.
  */
 int console_create(struct console **ret_console, enum config_console kind, const char *path,
 		   struct err *err);
+
+/*
+ * The guest is about to run: what an earlier run left in the file goes. Only the
+ * first call does something. Main thread.
+ */
+void console_begin(struct console *console);
 
 /* Stops it when it still runs, then frees. Accepts NULL. Not from the loop. */
 void console_destroy(struct console *console);

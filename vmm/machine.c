@@ -114,6 +114,7 @@ void machine_quit(void *opaque)
 
 static int open_file(const char *option, const char *path, struct err *err)
 {
+	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
 	struct stat st;
 	/* Not to wait for who might write into a FIFO, with every signal blocked. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -124,6 +125,8 @@ static int open_file(const char *option, const char *path, struct err *err)
 		close(fd);
 		return err_set(err, EINVAL, "%s %s: not a regular file", option, path);
 	}
+	/* So that it isn't taken for a disk or the console's file as well; best effort. */
+	fcntl(fd, F_OFD_SETLK, &lock);
 	return fd;
 }
 
@@ -226,6 +229,7 @@ static int boot_and_start(struct machine *m, struct err *err)
 	r = arch_boot(m->arch, &m->boot, &m->platform, m->vcpu, m->num_vcpus, err);
 	if (r < 0)
 		return r;
+	console_begin(m->console);
 	for (unsigned i = 0; i < m->num_vcpus; i++) {
 		r = vcpu_start(m->vcpu[i]);
 		if (r < 0)
@@ -372,27 +376,37 @@ static enum moat_exit live(struct machine *m, int signal_fd, struct err *err)
 	}
 }
 
+/* Where tables are dumped, and where a failure is told. */
+struct dump {
+	const char *dir;
+	struct err *err;
+};
+
 static int dump_file(void *opaque, const char *file, const void *data, size_t size)
 {
+	struct dump *dump = opaque;
 	char path[4096];
 	FILE *f;
 
-	snprintf(path, sizeof(path), "%s/%s", (const char *)opaque, file);
+	snprintf(path, sizeof(path), "%s/%s", dump->dir, file);
 	f = fopen(path, "we");
 	if (!f)
-		return -errno;
-	size_t written = fwrite(data, 1, size, f);
+		return err_set(dump->err, errno, "%s: %s", path, strerror(errno));
+	/* What is buffered fails when it is flushed. */
+	bool written = fwrite(data, 1, size, f) == size && fflush(f) == 0;
+	int code = errno;
 
-	return fclose(f) == 0 && written == size ? 0 : -EIO;
+	fclose(f);
+	return written ? 0 : err_set(dump->err, code, "%s: %s", path, strerror(code));
 }
 
 static int dump_tables(struct machine *m, struct err *err)
 {
-	const char *dir = m->config->dump_tables;
-	int r = arch_dump_tables(&m->platform, dump_file, (void *)dir, err);
+	struct dump dump = { m->config->dump_tables, err };
+	int r = arch_dump_tables(&m->platform, dump_file, &dump, err);
 
 	if (r < 0)
-		err_prefix(err, "--dump-tables %s", dir);
+		err_prefix(err, "--dump-tables");
 	return r;
 }
 

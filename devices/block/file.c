@@ -404,8 +404,9 @@ static int lock_file(struct block_file *file, const char *path, bool readonly, s
 		return 0;
 	if (errno == EAGAIN || errno == EACCES)
 		return err_set(err, EBUSY,
-			       "disk %s is in use, by another process or by another --disk of this "
-			       "one; stop that, or use a copy (readonly=on on every use shares it)",
+			       "disk %s is in use, by another process or as another --disk or the "
+			       "--console of this one; stop that, or use a copy (readonly=on on "
+			       "every use shares it)",
 			       path);
 	log_warn("disk %s: its file system has no locks (%s); nothing keeps a second machine off "
 		 "it",
