@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <zlib.h>
 #include "vmm/base/cleanup.h"
 
@@ -27,6 +28,23 @@ struct image_header {
 	le32 magic, pe_offset;
 };
 _Static_assert(sizeof(struct image_header) == 64, "arm64 image header");
+
+/* The same file's header for EFI (PE/COFF, "COFF File Header" and "Section Table"). */
+struct pe_header {
+	uint8_t signature[4];
+	le16 machine, num_sections;
+	le32 timestamp, symbols, num_symbols;
+	le16 optional_size, characteristics;
+};
+_Static_assert(sizeof(struct pe_header) == 24, "PE signature and COFF header");
+
+struct pe_section {
+	uint8_t name[8];
+	le32 virtual_size, virtual_address, raw_size, raw, relocations, line_numbers;
+	le16 num_relocations, num_line_numbers;
+	le32 characteristics;
+};
+_Static_assert(sizeof(struct pe_section) == 40, "COFF section header");
 
 #define HEAD_SIZE		1024	   /* enough to tell what kind of file it is */
 #define IMAGE_MAGIC		0x644d5241 /* "ARM\x64" */
@@ -173,6 +191,30 @@ static int check_header(const struct boot_file *file, const struct image_header 
 	return 0;
 }
 
+/*
+ * What the file must hold. Its own header tells only what it takes in memory, bss
+ * included; the sections of its header for EFI tell what is in the file. 0 when it
+ * has none.
+ */
+static uint64_t image_file_size(const uint8_t *head, uint64_t len)
+{
+	uint64_t at = le32_get(((const struct image_header *)head)->pe_offset), end = 0;
+	struct pe_header pe;
+	struct pe_section section;
+
+	if (at > len || len - at < sizeof(pe) || memcmp(head + at, "PE\0", 4))
+		return 0;
+	memcpy(&pe, head + at, sizeof(pe));
+	at += sizeof(pe) + le16_get(pe.optional_size);
+	for (unsigned i = le16_get(pe.num_sections); i--; at += sizeof(section)) {
+		if (at > len || len - at < sizeof(section))
+			return 0;
+		memcpy(&section, head + at, sizeof(section));
+		end = MAX(end, (uint64_t)le32_get(section.raw) + le32_get(section.raw_size));
+	}
+	return end;
+}
+
 static int too_big(const struct boot_file *file, uint64_t offset, uint64_t size, uint64_t room,
 		   struct err *err)
 {
@@ -232,6 +274,8 @@ int a64_image_load(struct ram *ram, const struct boot_file *file, unsigned page_
 		goto finish;
 	}
 	r = check_header(file, hdr, page_sizes, err);
+	if (!r && !source.gzip && file->size < image_file_size(head, len))
+		r = err_set(err, ENOEXEC, "%s %s: the file is truncated", file->option, file->path);
 	if (!r)
 		r = image_load(ram, &source, head, len, loaded, err);
 finish:

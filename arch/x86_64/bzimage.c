@@ -93,11 +93,7 @@ static int load_image(struct x86_load *load, const struct setup_header *hdr, uin
 {
 	unsigned sects = hdr->setup_sects ? hdr->setup_sects : OLDEST_SETUP_SECTS;
 	uint64_t start = (uint64_t)(sects + 1) * SECTOR, size = (uint64_t)hdr->syssize * 16;
-	uint64_t rest = load->kernel.size > start ? load->kernel.size - start : 0;
 
-	/* syssize counts paragraphs, so the last one needn't be whole. */
-	if (rest < size && size - rest < 16)
-		size = rest;
 	if (size <= ENTRY_64)
 		return err_set(err, ENOEXEC, "%s %s: it holds no kernel after its setup code",
 			       load->kernel.option, load->kernel.path);

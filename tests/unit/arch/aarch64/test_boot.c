@@ -127,6 +127,35 @@ static void assert_loaded_at(uint64_t offset)
 	cr_assert_eq(memcmp(ram_ptr(ram, GPA(loaded.entry), FILE_SIZE), image, FILE_SIZE), 0);
 }
 
+/* A PE header (offsets of PE/COFF, "COFF File Header") with one section to the file's end. */
+static void add_pe_header(uint32_t at)
+{
+	le32 pe = le32_from(at), raw = le32_from(KIB(64)), size = le32_from(FILE_SIZE - KIB(64));
+	le16 one = le16_from(1), optional = le16_from(160);
+	size_t section = at + 24 + 160;
+
+	memcpy(image + 60, &pe, sizeof(pe));
+	memcpy(image + at, "PE\0", 4);
+	memcpy(image + at + 6, &one, sizeof(one));
+	memcpy(image + at + 20, &optional, sizeof(optional));
+	memcpy(image + section + 16, &size, sizeof(size));
+	memcpy(image + section + 20, &raw, sizeof(raw));
+}
+
+Test(boot, an_image_that_is_cut_anywhere_is_refused)
+{
+	make_image(0, MEMORY_SIZE, 0);
+	add_pe_header(64);
+	cr_assert_eq(load(image, sizeof(image)), 0, "%s", err.text);
+	assert_loaded_at(0);
+	for (size_t size = 512; size < sizeof(image); size += 4096)
+		assert_refused(image, size, "truncated");
+	assert_refused(image, sizeof(image) - 1, "truncated");
+	/* One that ends past what is looked at says nothing. */
+	add_pe_header(1023);
+	cr_assert_eq(load(image, sizeof(image)), 0, "%s", err.text);
+}
+
 Test(boot, image_lands_as_the_protocol_says)
 {
 	static const uint64_t offsets[] = { 0, 0x80000, MIB(3) + KIB(64) };
