@@ -22,7 +22,6 @@ struct arch_map {
 		mmio_devices;	   /* virtio-mmio windows, 4 KiB each, none inside a PCI window */
 	struct platform_range msi; /* doorbells: the MSI reserved region of every endpoint */
 	unsigned first_mmio_gsi, num_mmio_gsis; /* interrupts for virtio-mmio devices */
-	unsigned max_cpus;
 	bool has_port_io;
 };
 

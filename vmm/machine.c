@@ -164,9 +164,6 @@ static int machine_init(struct machine *m, struct err *err)
 	r = arch_map_init(&m->map, m->config->memory, err);
 	if (r < 0)
 		return r;
-	if (m->config->cpus > m->map.max_cpus)
-		return err_set(err, EINVAL, "--cpus %u: this architecture takes at most %u",
-			       m->config->cpus, m->map.max_cpus);
 	r = machine_place_devices(m, err);
 	if (r < 0)
 		return r;

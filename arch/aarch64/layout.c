@@ -39,7 +39,6 @@ int arch_map_init(struct arch_map *map, uint64_t ram_size, struct err *err)
 		.msi = { A64_MSI, A64_MSI_SIZE },
 		.first_mmio_gsi = A64_GSI_VIRTIO_MMIO,
 		.num_mmio_gsis = PLATFORM_MAX_MMIO,
-		.max_cpus = A64_MAX_CPUS,
 	};
 	if (ram_end > space || !place_mem64(&map->pci_mem64, ram_end, space))
 		return err_set(err, EINVAL,

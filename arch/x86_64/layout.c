@@ -30,7 +30,6 @@ int arch_map_init(struct arch_map *map, uint64_t ram_size, struct err *err)
 		.msi = { X86_LAPIC, X86_MSI_SIZE },
 		.first_mmio_gsi = X86_GSI_VIRTIO_MMIO,
 		.num_mmio_gsis = X86_GSI_PCI_INTX - X86_GSI_VIRTIO_MMIO,
-		.max_cpus = 240, /* below 255 APIC IDs fit xAPIC and plain MSI messages */
 		.has_port_io = true,
 	};
 	map->ram.count = 1;
