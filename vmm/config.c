@@ -220,6 +220,11 @@ static const struct option *find_option(const char *arg, size_t len)
 	return NULL;
 }
 
+bool config_is_help(const char *arg)
+{
+	return !strcmp(arg, "--help") || !strcmp(arg, "-h");
+}
+
 /*
  * Parse the option at @argv[0]. Returns how many arguments it took, 1 or 2, or
  * -EINVAL, -ENOMEM.
@@ -274,6 +279,8 @@ static int parse_all(struct config_parser *p, int argc, char *const argv[])
 	int r;
 
 	for (int i = 0; i < argc; i += r) {
+		if (config_is_help(argv[i]))
+			return CONFIG_HELP;
 		r = parse_option(p, argc - i, argv + i, &seen);
 		if (r < 0)
 			return r;
@@ -296,7 +303,7 @@ int config_parse(struct config *config, int argc, char *const argv[], struct err
 	struct config_parser p = { .config = &parsed, .err = err };
 	int r = parse_all(&p, argc, argv);
 
-	if (r < 0) {
+	if (r) {
 		config_finish(&parsed);
 		return r;
 	}

@@ -29,6 +29,13 @@
 #define CONFIG_MIN_GRANULE	       KIB(4)
 #define CONFIG_MAX_GRANULE	       GIB(1)
 
+#define CONFIG_DEFAULT_DISK_QUEUES 1
+#define CONFIG_MAX_DISK_QUEUES	   16
+#define CONFIG_DEFAULT_QUEUE_SIZE  256
+#define CONFIG_MIN_QUEUE_SIZE	   4
+#define CONFIG_MAX_QUEUE_SIZE	   1024
+
+#define CONFIG_RNG_NAME "rng"
 #define CONFIG_NO_IOMMU UINT32_MAX
 #define CONFIG_BDF_SIZE sizeof("00000:00:00.0")
 
@@ -38,6 +45,7 @@ struct config_disk {
 	char id[CONFIG_ID_MAX + 1]; /* default "disk0", "disk1", ... */
 	const char *path;	    /* borrows from argv or config_finish frees */
 	bool readonly;
+	unsigned queues, queue_size; /* defaults 1 and 256; the size is a power of two */
 	enum config_bus bus;
 	unsigned iommu; /* index into viommu[] or CONFIG_NO_IOMMU; resolved */
 };
@@ -91,10 +99,16 @@ struct config {
 	void *storage;		 /* owns what the borrowed strings point to */
 };
 
+#define CONFIG_HELP 1
+
+/* True for the two ways to ask for help, -h and --help. */
+bool config_is_help(const char *arg);
+
 /*
  * Parse the arguments after `moat run` (@argc of them). On success the caller
- * calls config_finish. Returns 0, -EINVAL with one line in @err that names the
- * option and what to do; -ENOMEM.
+ * calls config_finish. Returns 0; CONFIG_HELP when one of them asks for help
+ * (*@config is untouched); -EINVAL with one line in @err that names the option
+ * and what to do; -ENOMEM.
  */
 int config_parse(struct config *config, int argc, char *const argv[], struct err *err);
 void config_finish(struct config *config);

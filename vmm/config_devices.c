@@ -23,6 +23,31 @@ static int disk_readonly(struct config_parser *p, unsigned i, const char *value)
 	return config_set_bool(p, "--disk", "readonly=", value, &p->config->disk[i].readonly);
 }
 
+static int disk_queues(struct config_parser *p, unsigned i, const char *value)
+{
+	uint64_t n;
+	int r = config_number("--disk: queues=", value, 1, CONFIG_MAX_DISK_QUEUES, &n, p->err);
+
+	if (r == 0)
+		p->config->disk[i].queues = (unsigned)n;
+	return r;
+}
+
+static int disk_queue_size(struct config_parser *p, unsigned i, const char *value)
+{
+	struct config_quote quote;
+	uint64_t n;
+	int r = config_number("--disk: queue-size=", value, CONFIG_MIN_QUEUE_SIZE,
+			      CONFIG_MAX_QUEUE_SIZE, &n, p->err);
+
+	if (r == 0 && n & (n - 1))
+		return err_set(p->err, EINVAL, "--disk: queue-size= takes a power of two, not %s",
+			       config_quote(&quote, value));
+	if (r == 0)
+		p->config->disk[i].queue_size = (unsigned)n;
+	return r;
+}
+
 static int disk_bus(struct config_parser *p, unsigned i, const char *value)
 {
 	return config_set_bus(p, "--disk", value, &p->config->disk[i].bus);
@@ -43,6 +68,7 @@ int config_parse_disk(struct config_parser *p, const char *value)
 {
 	static const struct config_key keys[] = {
 		{ "path", "FILE", disk_path },	 { "readonly", "on|off", disk_readonly },
+		{ "queues", "N", disk_queues },	 { "queue-size", "N", disk_queue_size },
 		{ "bus", "pci|mmio", disk_bus }, { "iommu", "on|off|NAME", disk_iommu },
 		{ "id", "NAME", disk_id },	 { 0 },
 	};
@@ -52,6 +78,9 @@ int config_parse_disk(struct config_parser *p, const char *value)
 	if (i == CONFIG_MAX_DISKS)
 		return err_set(p->err, EINVAL, "--disk: a machine has at most %d disks",
 			       CONFIG_MAX_DISKS);
+
+	config->disk[i].queues = CONFIG_DEFAULT_DISK_QUEUES;
+	config->disk[i].queue_size = CONFIG_DEFAULT_QUEUE_SIZE;
 
 	int r = config_parse_list(p, "--disk", keys, i, value);
 
@@ -373,9 +402,13 @@ static int resolve(struct config_parser *p)
 	return r;
 }
 
-/* The name and option of object @i: IOMMUs, disks, networks, host devices. NULL past the last. */
+/* The name and option of object @i: rng, IOMMUs, disks, networks, VFIO. NULL past the last. */
 static const char *object_name(const struct config *config, unsigned i, const char **ret_option)
 {
+	if (config->rng && i-- == 0) {
+		*ret_option = "--rng";
+		return CONFIG_RNG_NAME;
+	}
 	if (i < config->num_viommus) {
 		*ret_option = "--viommu";
 		return config->viommu[i].name;
@@ -402,7 +435,7 @@ static int check_names(struct config_parser *p)
 	const char *option, *other, *name;
 
 	for (unsigned i = 0; (name = object_name(config, i, &option)); i++) {
-		const char *key = i < config->num_viommus ? "name" : "id";
+		const char *key = strcmp(option, "--viommu") ? "id" : "name";
 
 		for (unsigned j = 0; j < i; j++)
 			if (!strcmp(name, object_name(config, j, &other)))

@@ -27,6 +27,7 @@ static const char help_run[] =
 	"  --on-reset exit|reboot   when the guest resets; default exit (status 3)\n"
 	"Devices\n"
 	"  --disk path=FILE   a raw image or block device; [,readonly=on] [,id=NAME]\n"
+	"                     [,queues=N] (1 to 16) [,queue-size=N] (4 to 1024)\n"
 	"  --net user         network without privileges; the host is 10.0.2.2\n"
 	"  --net tap=IFNAME   a tap interface; [,mac=ADDR] [,id=NAME]\n"
 	"                     (VMs that share a bridge need mac= each)\n"

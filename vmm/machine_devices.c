@@ -3,12 +3,15 @@
 #include <errno.h>
 #include <string.h>
 
+_Static_assert(CONFIG_MAX_DISK_QUEUES <= VIRTIO_MAX_QUEUES, "a disk's queues");
+_Static_assert(CONFIG_MAX_QUEUE_SIZE <= VIRTQ_MAX_SIZE, "a disk's queue size");
 _Static_assert(CONFIG_MAX_VIOMMUS <= PLATFORM_MAX_IOMMUS, "the tables have room for all");
 
 /*
  * The devices of the machine: where each goes, what it is made of, and what the
- * tables say of it. Adding a kind is a line in machine_place_devices and a case
- * in create_virtio; translation, transport and description are the same for all.
+ * tables say of it. Adding a kind is a line in list_devices and a case in
+ * create_virtio and destroy_device; translation, transport and description are
+ * the same for all.
  */
 
 /*
@@ -49,7 +52,7 @@ static void list_devices(struct machine *m)
 	for (unsigned i = 0; i < c->num_vfios; i++)
 		add_device(m, DEVICE_VFIO, i, c->vfio[i].id, CONFIG_BUS_PCI, c->vfio[i].iommu);
 	if (c->rng)
-		add_device(m, DEVICE_RNG, 0, "rng", CONFIG_BUS_PCI, c->rng_iommu);
+		add_device(m, DEVICE_RNG, 0, CONFIG_RNG_NAME, CONFIG_BUS_PCI, c->rng_iommu);
 }
 
 /* How many devices on PCI are in the blocks: one per IOMMU, and those of their own. */
@@ -152,7 +155,9 @@ static int create_iommus(struct machine *m, struct err *err)
 	m->mappings.max = m->config->max_mappings;
 	for (unsigned i = 0; i < m->config->num_viommus && r == 0; i++) {
 		const struct config_viommu *viommu = &m->config->viommu[i];
-		struct iommu_config config = {
+		struct iommu_config *config = &m->iommu[i].config;
+
+		*config = (struct iommu_config){
 			.granule = viommu->granule,
 			.address_width = viommu->address_width,
 			.bypass = viommu->bypass,
@@ -161,9 +166,9 @@ static int create_iommus(struct machine *m, struct err *err)
 			.audit = MACHINE_AUDIT,
 		};
 
-		r = machine_limit_iommu(m, i, &config, err);
+		r = machine_limit_iommu(m, i, config, err);
 		if (r == 0)
-			r = iommu_create(&m->iommu[i].iommu, &config, m->ram, err);
+			r = iommu_create(&m->iommu[i].iommu, config, m->ram, err);
 	}
 	return r;
 }
@@ -189,7 +194,12 @@ static int create_disk(struct machine *m, struct machine_device *d, struct dma_v
 		       struct err *err)
 {
 	const struct config_disk *disk = &m->config->disk[d->index];
-	struct virtio_blk_config config = { .name = d->name, .access_platform = is_translated(d) };
+	struct virtio_blk_config config = {
+		.name = d->name,
+		.num_queues = disk->queues,
+		.queue_size = (uint16_t)disk->queue_size,
+		.access_platform = is_translated(d),
+	};
 	struct block *block;
 	int r;
 

@@ -70,8 +70,9 @@ struct slot_block {
 };
 
 struct machine_iommu {
-	struct iommu *iommu;	 /* owns */
-	struct slot_block slots; /* of the devices behind it */
+	struct iommu *iommu;	    /* owns */
+	struct iommu_config config; /* as asked for, within what the host's IOMMU can do */
+	struct slot_block slots;    /* of the devices behind it */
 };
 
 struct machine {

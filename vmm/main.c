@@ -18,11 +18,6 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static bool is_help(const char *arg)
-{
-	return !strcmp(arg, "--help") || !strcmp(arg, "-h");
-}
-
 /* Print @text; a full disk or a closed pipe is a failure like any other. */
 static int print(const char *text)
 {
@@ -58,12 +53,10 @@ static int command_run(int argc, char *argv[], uint64_t start_ns)
 	struct config config;
 	struct err err = { 0 };
 
-	for (int i = 0; i < argc; i++)
-		if (is_help(argv[i]))
-			return print(config_help("run"));
-
 	int r = config_parse(&config, argc, argv, &err);
 
+	if (r == CONFIG_HELP)
+		return print(config_help("run"));
 	if (r < 0) {
 		log_error("%s", err.text);
 		return r == -EINVAL ? MOAT_EXIT_USAGE : MOAT_EXIT_FAILURE;
@@ -106,7 +99,7 @@ int main(int argc, char *argv[])
 
 	if (!strcmp(command, "run"))
 		return command_run(argc - 2, argv + 2, start_ns);
-	if (!strcmp(command, "help") || is_help(command))
+	if (!strcmp(command, "help") || config_is_help(command))
 		return command_help(argc - 2, argv + 2);
 	if (!strcmp(command, "version") || !strcmp(command, "--version"))
 		return command_version(argc - 2, argv + 2);

@@ -47,15 +47,16 @@ static void report_device(const struct machine *m, const struct machine_device *
 
 static void report_viommu(const struct machine *m, unsigned index)
 {
-	const struct config_viommu *v = &m->config->viommu[index];
+	const char *name = m->config->viommu[index].name;
+	const struct iommu_config *config = &m->iommu[index].config;
 
-	log_info("%s: %u-bit addresses, %" PRIu64 " KiB granule, bypass %s", v->name,
-		 v->address_width, v->granule >> 10, v->bypass ? "on" : "off");
+	log_info("%s: %u-bit addresses, %" PRIu64 " KiB granule, bypass %s", name,
+		 config->address_width, config->granule >> 10, config->bypass ? "on" : "off");
 	for (unsigned i = 0; i < m->platform.num_pci_ranges; i++) {
 		const struct platform_pci_range *range = &m->platform.pci_range[i];
 
 		if (range->iommu == index)
-			log_info("%s: PCI endpoints 0x%x-0x%x", v->name, range->bdf_start,
+			log_info("%s: PCI endpoints 0x%x-0x%x", name, range->bdf_start,
 				 range->bdf_end);
 	}
 }

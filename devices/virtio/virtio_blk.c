@@ -9,6 +9,7 @@
  */
 #include "devices/virtio/virtio_blk_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -203,25 +204,21 @@ static int blk_init(struct virtio_blk *blk, const struct virtio_blk_config *conf
 		    struct dma_view *view, struct loop *loop, struct err *err)
 {
 	struct virtio_dev *dev = &blk->dev;
-	uint16_t queue_size = config->queue_size ? config->queue_size : 256;
 	int ret = 0;
+
+	assert(config->num_queues && config->num_queues <= VIRTIO_MAX_QUEUES);
+	assert(config->queue_size >= 4 && config->queue_size <= VIRTQ_MAX_SIZE);
+	assert(!(config->queue_size & (config->queue_size - 1)));
 
 	dev->ops = &blk_ops;
 	dev->id = VIRTIO_ID_BLOCK;
 	dev->name = config->name;
-	dev->num_queues = config->num_queues ? config->num_queues : 1;
+	dev->num_queues = config->num_queues;
 	dev->loop = loop;
 	dev->view = view;
 	dev->access_platform = config->access_platform;
-	if (dev->num_queues > VIRTIO_MAX_QUEUES)
-		return err_set(err, EINVAL, "disk %s: at most %d queues", config->name,
-			       VIRTIO_MAX_QUEUES);
-	if (queue_size < 4 || queue_size > VIRTQ_MAX_SIZE || queue_size & (queue_size - 1))
-		return err_set(err, EINVAL,
-			       "disk %s: a queue's size must be a power of two from 4 to %d",
-			       config->name, VIRTQ_MAX_SIZE);
 	for (unsigned i = 0; i < dev->num_queues && !ret; i++) {
-		dev->queue_max_size[i] = queue_size;
+		dev->queue_max_size[i] = config->queue_size;
 		ret = queue_init(blk, i);
 	}
 	if (ret)

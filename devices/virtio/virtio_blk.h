@@ -10,8 +10,8 @@ struct virtio_blk;
 
 struct virtio_blk_config {
 	const char *name;    /* the serial (get-ID), up to 20 bytes; borrows */
-	unsigned num_queues; /* 1 to VIRTIO_MAX_QUEUES; 0 = 1 */
-	uint16_t queue_size; /* a power of two; 0 = 256 */
+	unsigned num_queues; /* 1 to VIRTIO_MAX_QUEUES */
+	uint16_t queue_size; /* a power of two from 4 to VIRTQ_MAX_SIZE */
 	bool access_platform;
 };
 

@@ -169,7 +169,9 @@ static struct net_backend net[2] = { { .ops = &net_ops, .offloads = true }, { .o
 
 static struct virtio_dev *make_device(unsigned i)
 {
-	static const struct virtio_blk_config blk_config = { .name = "disk", .num_queues = 2 };
+	static const struct virtio_blk_config blk_config = { .name = "disk",
+							     .num_queues = 2,
+							     .queue_size = 256 };
 	static const struct virtio_net_config net_config = { .name = "net",
 							     .mac = { 0x52, 0x54, 0, 0, 0, 1 } };
 	struct virtio_blk *blk;

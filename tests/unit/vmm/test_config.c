@@ -252,6 +252,8 @@ Test(config, several_iommus_are_told_apart)
 	    K, "--viommu", "--viommu=name=viommu");
 	BAD("--disk: the id a is already taken by a --viommu; give each its own with id=NAME", K,
 	    "--disk", "path=d,id=a", "--viommu=name=a");
+	BAD("--disk: the id rng is already taken by a --rng; give each its own with id=NAME", K,
+	    "--disk", "path=d,id=rng", "--rng");
 	BAD("--viommu: name=off would mean something else in a device's iommu=off", K,
 	    "--viommu=name=off");
 	BAD("--viommu: name= takes up to 20 letters, digits, '.', '_' or '-', not 'a/b'", K,
@@ -298,14 +300,15 @@ Test(config, typing_errors_get_a_hint)
 	BAD("unexpected argument 'bus=mmio'; a value of --viommu comes after a '=': "
 	    "--viommu=...",
 	    K, "--viommu", "bus=mmio");
-	BAD("--disk has no key 'file'; it takes path, readonly, bus, iommu, "
+	BAD("--disk has no key 'file'; it takes path, readonly, queues, queue-size, bus, iommu, "
 	    "id",
 	    K, "--disk", "file=d");
 }
 
 Test(config, lists_refuse_what_they_do_not_know)
 {
-	BAD("--disk has no key 'reedonly' (did you mean readonly?); it takes path, readonly, bus, "
+	BAD("--disk has no key 'reedonly' (did you mean readonly?); it takes path, readonly, "
+	    "queues, queue-size, bus, "
 	    "iommu, id",
 	    K, "--disk", "path=d,reedonly=on");
 	BAD("--disk needs path=FILE", K, "--disk", "readonly=on");
@@ -460,6 +463,36 @@ Test(help, is_complete_and_fits)
 	cr_assert_not_null(config_help("help"));
 	cr_assert_not_null(config_help("version"));
 	cr_assert_null(config_help("walk"));
+}
+
+Test(config, disk_queues)
+{
+	struct config c;
+
+	GOOD(&c, "--disk", "path=a", "--disk", "path=b,queues=16,queue-size=1024");
+	cr_assert_eq(c.disk[0].queues, 1);
+	cr_assert_eq(c.disk[0].queue_size, 256);
+	cr_assert_eq(c.disk[1].queues, 16);
+	cr_assert_eq(c.disk[1].queue_size, 1024);
+	BAD("--disk: queues= takes a number from 1 to 16, not '17'", K, "--disk",
+	    "path=a,queues=17");
+	BAD("--disk: queue-size= takes a number from 4 to 1024, not '2'", K, "--disk",
+	    "path=a,queue-size=2");
+	BAD("--disk: queue-size= takes a power of two, not '96'", K, "--disk",
+	    "path=a,queue-size=96");
+}
+
+/* -h asks for help where an option may stand, not where its value does. */
+Test(config, help)
+{
+	struct config c;
+	struct err err;
+
+	cr_assert_eq(parse(&c, &err, WORDS("--help")), CONFIG_HELP);
+	cr_assert_eq(parse(&c, &err, WORDS(K, "--cpus", "2", "-h")), CONFIG_HELP);
+	cr_assert_eq(parse(&c, &err, WORDS(K, "--cmdline", "-h")), 0);
+	cr_assert_str_eq(c.cmdline, "-h");
+	config_finish(&c);
 }
 
 Test(config, vfio)

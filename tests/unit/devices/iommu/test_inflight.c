@@ -137,7 +137,9 @@ static void start_driver(void)
 
 static void setup(void)
 {
-	static const struct virtio_blk_config config = { .name = "slow", .access_platform = true };
+	static const struct virtio_blk_config config = {
+		.name = "slow", .num_queues = 1, .queue_size = 256, .access_platform = true
+	};
 
 	log_set_level(LOG_ERROR);
 	env.ram.size = PAGES * PAGE;

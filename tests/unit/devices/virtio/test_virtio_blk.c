@@ -31,7 +31,9 @@ struct rig {
 
 static void start_on(struct rig *rig, struct block *block, uint64_t without)
 {
-	struct virtio_blk_config config = { .name = "vda", .queue_size = DRIVER_SIZE };
+	struct virtio_blk_config config = { .name = "vda",
+					    .num_queues = 1,
+					    .queue_size = DRIVER_SIZE };
 	struct err err = { "" };
 
 	cr_assert_eq(
