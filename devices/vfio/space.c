@@ -18,17 +18,19 @@ static void report_limit(struct vfio_space *s, int error)
 	if (s->said_limit)
 		return;
 	s->said_limit = true;
-	if (error == ENOSPC) {
-		log_warn("%s: the host takes no more than %" PRIu64 " mappings for a device; raise "
-			 "dma_entry_limit of its module vfio_iommu_type1",
-			 s->name, s->count);
-	} else if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
-		log_warn("%s: the host pins no more memory for a device: locked memory is limited "
-			 "to %" PRIu64 " KiB; raise it (ulimit -l, LimitMEMLOCK=)",
-			 s->name, (uint64_t)limit.rlim_cur >> 10);
-	} else {
-		log_warn("%s: the host has no memory to map more for a device", s->name);
-	}
+	if (error == ENOSPC)
+		log_limited(&s->log,
+			    "%s: the host takes no more than %" PRIu64 " mappings for a device; "
+			    "raise dma_entry_limit of its module vfio_iommu_type1",
+			    s->name, s->count);
+	else if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+		log_limited(&s->log,
+			    "%s: the host pins no more memory for a device: locked memory is "
+			    "limited to %" PRIu64 " KiB; raise it (ulimit -l, LimitMEMLOCK=)",
+			    s->name, (uint64_t)limit.rlim_cur >> 10);
+	else
+		log_limited(&s->log, "%s: the host has no memory to map more for a device",
+			    s->name);
 }
 
 static int map_host(struct vfio_space *s, uint64_t iova, uint64_t size, void *host, uint8_t perm)
