@@ -195,22 +195,3 @@ test_wait() {
 }
 
 test_smp() { check_cpus; }
-
-# A function that the host passed through: its disk's first 64 MiB are the host's, and
-# the host will look for them in the second.
-test_nvme() {
-	local dev=/dev/nvme0n1 path _
-	for _ in $(seq 50); do
-		[ ! -b $dev ] || break
-		sleep 0.2
-	done
-	[ -b $dev ] || { fail "the NVMe disk is there: $(ls /sys/bus/pci/devices)"; return; }
-	path=$(readlink -f /sys/class/nvme/nvme0/device)
-	want_match "its group is of type $moat_type" "$moat_type" "$(group_type "$path")"
-	want "64 MiB of it have the host's checksum" "$moat_sum" "$(sum_of $dev 64)"
-	if dd if=$dev of=$dev bs=1M count=64 seek=64 conv=fsync,notrunc 2>/tmp/dd.log; then
-		pass "64 MiB are written"
-	else
-		fail "64 MiB are written: $(tail -n 1 /tmp/dd.log)"
-	fi
-}
