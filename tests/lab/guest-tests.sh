@@ -11,10 +11,14 @@
 #   moat.chip      what /proc/interrupts calls the controller of a PCI device's MSIs
 #   moat.iommus    how many different IOMMUs the devices are behind
 #   moat.ip        a fixed address, where there is no DHCP
+#   moat.page      the kernel's page size
 #   moat.cpus, moat.nonce
 
 test_all() {
 	check_cpus
+	# Of what the kernel told the process when it started: 6 is AT_PAGESZ.
+	[ -z "$moat_page" ] || want "pages have $moat_page bytes" "$moat_page" \
+		"$(od -A n -t u8 /proc/self/auxv | awk '$1 == 6 { print $2 }')"
 	check_groups
 	check_disk
 	check_pattern
@@ -195,3 +199,14 @@ test_wait() {
 }
 
 test_smp() { check_cpus; }
+
+# The vCPU has what the host's processor has.
+test_features() {
+	local feature
+	for feature in sve paca pacg; do
+		want "the CPU has $feature" yes \
+			"$(grep -qw "$feature" /proc/cpuinfo && echo yes)"
+	done
+	want_match "it has performance counters" "*armv8_pmuv3*" \
+		"$(echo /sys/bus/event_source/devices/armv8*)"
+}
