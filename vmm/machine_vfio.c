@@ -22,7 +22,8 @@ int machine_open_vfio(struct machine *m, struct err *err)
 	int r = 0;
 
 	if (m->config->num_vfios)
-		r = vfio_create(&m->vfio, backend[m->config->vfio_backend], m->ram, err);
+		r = vfio_create(&m->vfio, backend[m->config->vfio_backend], m->ram,
+				vm_mem_slots(m->vm), err);
 	for (unsigned i = 0; i < m->num_devices && r == 0; i++) {
 		struct machine_device *d = &m->device[i];
 

@@ -27,6 +27,8 @@ static int status_of(int r)
 {
 	if (r == 0)
 		return VIRTIO_IOMMU_S_OK;
+	if (r == -ENOTSUP)
+		return VIRTIO_IOMMU_S_UNSUPP;
 	return r == -ENOMEM || r == -ENOSPC ? VIRTIO_IOMMU_S_NOMEM : VIRTIO_IOMMU_S_DEVERR;
 }
 

@@ -136,7 +136,7 @@ static int view_translate(struct dma_port *port, iova_t iova, uint64_t len, enum
 	/* Both fit: the stretch lies in one region of RAM. */
 	uint64_t ahead = s.last - iova.v + 1;
 
-	dma_cache_fill(port, s.first, s.last, host, handle, s.perm);
+	dma_cache_fill(port, iova, s.first, s.last, host, handle, s.perm);
 	ret_piece->host = host + (iova.v - s.first);
 	ret_piece->len = MIN(len, ahead);
 	ret_piece->mapping = handle;

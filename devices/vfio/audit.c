@@ -44,7 +44,12 @@ static void audit_empty(struct audit *a, uint64_t first, uint64_t last)
 
 static void audit_mapping(struct audit *a, uint64_t first, uint64_t last)
 {
+	const struct vfio_peer *peer = vfio_peer_find_locked(a->space, first);
 	uint64_t last_page = ALIGN_DOWN(last, a->space->granule);
+
+	/* Registers that aren't there now. */
+	if (peer && !peer->host)
+		return;
 
 	if (first > a->at)
 		audit_empty(a, a->at, first - 1);
@@ -63,6 +68,7 @@ uint64_t vfio_space_audit(struct dma_listener *listener, dma_listener_next_fn ne
 	iova_t first, last;
 	void *host;
 
+	pthread_mutex_lock(&a.space->lock);
 	if (next) {
 		while (next(opaque, &first, &last))
 			audit_mapping(&a, first.v, last.v);
@@ -78,5 +84,6 @@ uint64_t vfio_space_audit(struct dma_listener *listener, dma_listener_next_fn ne
 			  a.space->name, a.space->count, a.mappings);
 		a.differences++;
 	}
+	pthread_mutex_unlock(&a.space->lock);
 	return a.differences;
 }

@@ -230,6 +230,7 @@ static void iommufd_close(struct vfio_group *group)
 
 	/* A device whose file KVM still holds keeps it; then it goes with the last of these. */
 	vfio_ioctl(g->iommufd, ABI_IOMMU_DESTROY, &destroy);
+	vfio_space_finish(&group->space);
 	free(g);
 }
 
@@ -246,8 +247,6 @@ int iommufd_open(struct vfio_group **ret_group, unsigned number, struct ram *ram
 
 	if (!g)
 		return err_set(err, ENOMEM, "out of memory");
-	vfio_group_init(&g->group, &group_ops, &ioas_ops, number, ram);
-	g->iommufd = iommufd;
 	int r = vfio_ioctl(iommufd, ABI_IOAS_ALLOC, &alloc);
 
 	if (r < 0) {
@@ -255,6 +254,8 @@ int iommufd_open(struct vfio_group **ret_group, unsigned number, struct ram *ram
 		return err_set(err, -r, "the host's iommufd gives no address space: %s",
 			       strerror(-r));
 	}
+	vfio_group_init(&g->group, &group_ops, &ioas_ops, number, ram);
+	g->iommufd = iommufd;
 	g->ioas = alloc.out_ioas_id;
 	*ret_group = &g->group;
 	return 0;

@@ -33,7 +33,8 @@ static void report_limit(struct vfio_space *s, int error)
 			    s->name);
 }
 
-static int map_host(struct vfio_space *s, uint64_t iova, uint64_t size, void *host, uint8_t perm)
+int vfio_space_map_locked(struct vfio_space *s, uint64_t iova, uint64_t size, void *host,
+			  uint8_t perm)
 {
 	int r = s->ops->map(s, iova, size, host, perm);
 
@@ -49,6 +50,17 @@ static int map_host(struct vfio_space *s, uint64_t iova, uint64_t size, void *ho
 	return r;
 }
 
+void vfio_space_unmap_locked(struct vfio_space *s, uint64_t iova, uint64_t size)
+{
+	int r = s->ops->unmap(s, iova, size);
+
+	if (r < 0)
+		log_warn("%s: the host fails to unmap 0x%" PRIx64 ", %" PRIu64 " KiB: %s", s->name,
+			 iova, size >> 10, strerror(-r));
+	s->count--;
+	s->said_limit = false;
+}
+
 static int space_map(struct dma_listener *listener, iova_t first, iova_t last, gpa_t phys,
 		     uint8_t perm)
 {
@@ -56,40 +68,47 @@ static int space_map(struct dma_listener *listener, iova_t first, iova_t last, g
 	uint64_t size = last.v - first.v + 1;
 	/* 0: the whole 64-bit space, which no RAM is behind. */
 	void *host = size ? ram_ptr(s->ram, phys, size) : NULL;
+	int r;
 
-	if (!host) {
-		log_limited(&s->log,
-			    "%s: the guest maps 0x%" PRIx64 "-0x%" PRIx64 " to 0x%" PRIx64
-			    ", which isn't memory: refused",
-			    s->name, first.v, last.v, phys.v);
-		return -EFAULT;
-	}
-	return map_host(s, first.v, size, host, perm);
+	pthread_mutex_lock(&s->lock);
+	if (host)
+		r = vfio_space_map_locked(s, first.v, size, host, perm);
+	else
+		r = vfio_peer_map_locked(s, first.v, size, phys.v, perm);
+	pthread_mutex_unlock(&s->lock);
+	return r;
 }
 
 static int space_unmap(struct dma_listener *listener, iova_t first, iova_t last,
 		       struct dma_ticket *ticket)
 {
 	struct vfio_space *s = to_space(listener);
-	int r = s->ops->unmap(s, first.v, last.v - first.v + 1);
 
-	if (r < 0)
-		log_warn("%s: the host fails to unmap 0x%" PRIx64 "-0x%" PRIx64 ": %s", s->name,
-			 first.v, last.v, strerror(-r));
-	s->count--;
-	s->said_limit = false;
+	pthread_mutex_lock(&s->lock);
+	struct vfio_peer *peer = vfio_peer_find_locked(s, first.v);
+
+	if (peer)
+		vfio_peer_remove_locked(s, peer, true);
+	else
+		vfio_space_unmap_locked(s, first.v, last.v - first.v + 1);
+	pthread_mutex_unlock(&s->lock);
 	return 0;
 }
 
 static int space_clear(struct dma_listener *listener, struct dma_ticket *ticket)
 {
 	struct vfio_space *s = to_space(listener);
+
+	pthread_mutex_lock(&s->lock);
 	int r = s->count ? s->ops->unmap_all(s) : 0;
 
 	if (r < 0)
 		log_warn("%s: the host fails to unmap everything: %s", s->name, strerror(-r));
+	while (s->peers)
+		vfio_peer_remove_locked(s, s->peers, false);
 	s->count = 0;
 	s->said_limit = false;
+	pthread_mutex_unlock(&s->lock);
 	return 0;
 }
 
@@ -118,16 +137,16 @@ static int space_identity(struct dma_listener *listener)
 	struct vfio_range range;
 	void *host;
 
-	for (unsigned i = 0; vfio_space_identity(s, i, &range, &host); i++) {
-		int r = map_host(s, range.first, range.last - range.first + 1, host,
-				 DMA_READ | DMA_WRITE);
+	int r = 0;
 
-		if (r < 0) {
-			space_clear(listener, NULL);
-			return r;
-		}
-	}
-	return 0;
+	pthread_mutex_lock(&s->lock);
+	for (unsigned i = 0; r == 0 && vfio_space_identity(s, i, &range, &host); i++)
+		r = vfio_space_map_locked(s, range.first, range.last - range.first + 1, host,
+					  DMA_READ | DMA_WRITE);
+	pthread_mutex_unlock(&s->lock);
+	if (r < 0)
+		space_clear(listener, NULL);
+	return r;
 }
 
 static const struct dma_listener_ops space_listener_ops = {
@@ -142,4 +161,14 @@ void vfio_space_init(struct vfio_space *space)
 {
 	space->listener.ops = &space_listener_ops;
 	space->count = 0;
+	space->peers = NULL;
+	space->num_peers = 0;
+	pthread_mutex_init(&space->lock, NULL);
+}
+
+void vfio_space_finish(struct vfio_space *space)
+{
+	while (space->peers)
+		vfio_peer_remove_locked(space, space->peers, false);
+	pthread_mutex_destroy(&space->lock);
 }

@@ -7,8 +7,11 @@
  * made is the backend's.
  */
 
+#include <pthread.h>
+
 #include "vmm/base/log.h"
 #include "vmm/core/listener.h"
+#include "vmm/core/memslot.h"
 #include "vmm/core/ram.h"
 
 struct vfio_space;
@@ -28,6 +31,8 @@ struct vfio_space_ops {
 	 * Mappings that lie in there as a whole are taken away.
 	 */
 	bool (*empty)(struct vfio_space *space, uint64_t iova, uint64_t size);
+	/* Registers of another device can be mapped, too. */
+	bool maps_peers;
 };
 
 struct vfio_range {
@@ -36,15 +41,32 @@ struct vfio_range {
 
 #define VFIO_MAX_RANGES 16
 
+/* A mapping of another device's registers (peers.c). */
+struct vfio_peer {
+	struct vfio_peer *next;
+	uint64_t iova, size, phys;
+	uint8_t perm;
+	void *host; /* borrows; what the host has mapped there, NULL: nothing now */
+};
+
+/* How many of them a space has at most. */
+#define VFIO_MAX_PEERS 1024
+
 struct vfio_space {
 	struct dma_listener listener;
 	const struct vfio_space_ops *ops;
 	const char *name; /* borrows; for messages */
 	struct ram *ram;  /* borrows */
+	/* Where other devices' registers are; borrows, NULL: nowhere. */
+	struct mem_slots *slots;
 	/* What the host's IOMMU can map: ascending, at least one; and the smallest page. */
 	unsigned num_usable;
 	struct vfio_range usable[VFIO_MAX_RANGES];
 	uint64_t granule;
+
+	pthread_mutex_t lock;	 /* protects what follows */
+	struct vfio_peer *peers; /* owns */
+	unsigned num_peers;
 	uint64_t count;	 /* mappings there are */
 	uint64_t limit;	 /* how many there can be, 0 = unknown */
 	bool said_limit; /* the line about it was logged */
@@ -52,10 +74,12 @@ struct vfio_space {
 };
 
 /*
- * Make the listener of @space, whose other members are set, ready. Its calls
- * come one at a time, as its caller promises (listener.h).
+ * Make the listener of @space, whose other members are set, ready. Its calls come one at a time,
+ * as its caller promises (listener.h); vfio_peers_follow comes at any time.
  */
 void vfio_space_init(struct vfio_space *space);
+/* Nobody tells the listener anything; the host's mappings go with their container or IOAS. */
+void vfio_space_finish(struct vfio_space *space);
 
 /* dma_listener_ops.audit of a space (audit.c). */
 uint64_t vfio_space_audit(struct dma_listener *listener, dma_listener_next_fn next, void *opaque);
@@ -66,5 +90,26 @@ uint64_t vfio_space_audit(struct dma_listener *listener, dma_listener_next_fn ne
  */
 bool vfio_space_identity(const struct vfio_space *space, unsigned index,
 			 struct vfio_range *ret_range, void **ret_host);
+
+/*
+ * Make one mapping on the host and count it; a refusal is reported. 0 or -errno. The space's
+ * lock is held, as for all that follow but the last.
+ */
+int vfio_space_map_locked(struct vfio_space *space, uint64_t iova, uint64_t size, void *host,
+			  uint8_t perm);
+void vfio_space_unmap_locked(struct vfio_space *space, uint64_t iova, uint64_t size);
+
+/*
+ * Map what other devices have at @phys. 0; -EFAULT when nothing is there; -ENOTSUP when the host
+ * can't; -ENOMEM; another -errno of the host.
+ */
+int vfio_peer_map_locked(struct vfio_space *space, uint64_t iova, uint64_t size, uint64_t phys,
+			 uint8_t perm);
+/* The mapping of another device's registers at @iova; NULL: what is there isn't one. */
+struct vfio_peer *vfio_peer_find_locked(const struct vfio_space *space, uint64_t iova);
+/* Take @peer away, and (@host) what the host has of it. */
+void vfio_peer_remove_locked(struct vfio_space *space, struct vfio_peer *peer, bool host);
+/* Registers came or went: map those that are there now, and no others. Any thread, no lock. */
+void vfio_peers_follow(struct vfio_space *space);
 
 #endif

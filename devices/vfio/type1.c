@@ -97,6 +97,7 @@ static const struct vfio_space_ops type1_ops = {
 	.unmap_all = type1_unmap_all,
 	.holds = type1_holds,
 	.empty = type1_empty,
+	.maps_peers = true,
 };
 
 /* What the container can map, from the capabilities in @info (@size bytes). */
@@ -219,6 +220,7 @@ static void type1_close(struct vfio_group *group)
 		close(g->fd);
 	if (g->container >= 0)
 		close(g->container);
+	vfio_space_finish(&group->space);
 	free(g);
 }
 

@@ -23,7 +23,8 @@ struct open_group {
 };
 
 struct vfio {
-	struct ram *ram; /* borrows */
+	struct ram *ram;	 /* borrows */
+	struct mem_slots *slots; /* borrows */
 	enum vfio_backend backend;
 	int iommufd;		   /* owns; -1 until it is needed */
 	struct open_group *groups; /* owns */
@@ -70,13 +71,26 @@ void vfio_group_init(struct vfio_group *group, const struct vfio_group_ops *ops,
 	vfio_space_init(&group->space);
 }
 
-int vfio_create(struct vfio **ret_vfio, enum vfio_backend backend, struct ram *ram, struct err *err)
+/* Registers of a device came or went. */
+static void slots_changed(void *opaque)
+{
+	struct vfio *v = opaque;
+
+	for (struct open_group *o = v->groups; o; o = o->next)
+		vfio_peers_follow(&o->group->space);
+}
+
+int vfio_create(struct vfio **ret_vfio, enum vfio_backend backend, struct ram *ram,
+		struct mem_slots *slots, struct err *err)
 {
 	struct vfio *v = calloc(1, sizeof(*v));
 
 	if (!v)
 		return err_set(err, ENOMEM, "out of memory");
 	v->ram = ram;
+	v->slots = slots;
+	slots->changed = slots_changed;
+	slots->changed_opaque = v;
 	v->backend = backend;
 	v->iommufd = -1;
 	*ret_vfio = v;
@@ -87,6 +101,7 @@ void vfio_destroy(struct vfio *vfio)
 {
 	if (!vfio)
 		return;
+	vfio->slots->changed = NULL;
 	while (vfio->groups) {
 		struct open_group *next = vfio->groups->next;
 
@@ -228,6 +243,7 @@ static int open_group(struct vfio *v, const char *bdf, struct vfio_group **ret_g
 		free(o);
 		return r;
 	}
+	o->group->space.slots = v->slots;
 	snprintf(o->bdf, sizeof(o->bdf), "%s", bdf);
 	o->next = v->groups;
 	v->groups = o;

@@ -15,9 +15,12 @@ struct vfio;
 /* How the host's IOMMU is programmed. AUTO: by iommufd where the host has it, else by Type1. */
 enum vfio_backend { VFIO_BACKEND_AUTO, VFIO_BACKEND_IOMMUFD, VFIO_BACKEND_TYPE1 };
 
-/* *@ret_vfio is owned by the caller; @ram is borrowed. 0 or -errno with words in @err. */
+/*
+ * *@ret_vfio is owned by the caller; @ram and @slots, in which devices' registers are shown and
+ * whose changes it follows, are borrowed. 0 or -errno with words in @err.
+ */
 int vfio_create(struct vfio **ret_vfio, enum vfio_backend backend, struct ram *ram,
-		struct err *err);
+		struct mem_slots *slots, struct err *err);
 /* Every device is closed and nobody tells the listeners anything. Accepts NULL. */
 void vfio_destroy(struct vfio *vfio);
 

@@ -117,12 +117,12 @@ static struct rangemap_node *node_take(struct rangemap *map, unsigned level)
  * Searching.
  */
 
-/* Have the cache lines of @node on their way that a walk will look at. */
+/* Have @node's cache lines on their way, unless they are in a cache: upper levels are small. */
 static void prefetch_node(const struct rangemap_node *node, unsigned level)
 {
-	unsigned bytes = level == 0 ? sizeof(*node) : level == 1 ? sizeof(node->inner.key) : 0;
-
-	for (unsigned i = 0; i < bytes; i += CACHE_LINE)
+	if (level > 1)
+		return;
+	for (unsigned i = 0; i < sizeof(*node); i += CACHE_LINE)
 		__builtin_prefetch((const char *)node + i);
 }
 

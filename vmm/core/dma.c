@@ -152,14 +152,17 @@ static void count(_Atomic uint64_t *counter, uint64_t n)
 			      memory_order_relaxed);
 }
 
-void dma_cache_fill(struct dma_port *port, uint64_t first, uint64_t last, void *host, void *mapping,
-		    uint8_t perm)
+/* Granules are 4 KiB or more, so no two mappings of neighbouring buffers share a line. */
+static unsigned line_of(uint64_t iova)
 {
-	struct dma_cache_line *line = &port->cache[port->victim];
+	return (iova >> 12) % DMA_CACHE_LINES;
+}
 
-	port->recent = port->victim;
-	port->victim = (port->victim + 1) % DMA_CACHE_WAYS;
-	*line = (struct dma_cache_line){
+void dma_cache_fill(struct dma_port *port, iova_t iova, uint64_t first, uint64_t last, void *host,
+		    void *mapping, uint8_t perm)
+{
+	port->recent = line_of(iova.v);
+	port->cache[port->recent] = (struct dma_cache_line){
 		.first = first,
 		.last = last,
 		.epoch = port->epoch,
@@ -176,19 +179,19 @@ static bool line_covers(const struct dma_port *port, const struct dma_cache_line
 	       line->perm & dir;
 }
 
-/* The line that translates @iova, or NULL. The one that did it last comes first. */
+/* The line that translates @iova, or NULL. */
 static inline const struct dma_cache_line *cache_find(struct dma_port *port, uint64_t iova,
 						      enum dma_dir dir)
 {
-	if (line_covers(port, &port->cache[port->recent], iova, dir))
-		return &port->cache[port->recent];
-	for (unsigned i = 0; i < DMA_CACHE_WAYS; i++) {
-		if (line_covers(port, &port->cache[i], iova, dir)) {
-			port->recent = i;
-			return &port->cache[i];
-		}
+	/* A mapping of many pages, once asked for, answers for all of them. */
+	if (!line_covers(port, &port->cache[port->recent], iova, dir)) {
+		unsigned line = line_of(iova);
+
+		if (!line_covers(port, &port->cache[line], iova, dir))
+			return NULL;
+		port->recent = line;
 	}
-	return NULL;
+	return &port->cache[port->recent];
 }
 
 int dma_translate(struct dma_port *port, iova_t iova, uint64_t len, enum dma_dir dir,

@@ -75,7 +75,11 @@ struct dma_view {
 	uint32_t endpoint;	       /* the endpoint ID, for messages */
 };
 
-#define DMA_CACHE_WAYS 8
+/*
+ * How many translations a port remembers: enough for the buffers of a deep queue.
+ * Where one goes follows from the page that was asked for.
+ */
+#define DMA_CACHE_LINES 64
 
 /* One remembered translation; valid while its epoch is the view's. */
 struct dma_cache_line {
@@ -101,9 +105,8 @@ struct dma_port {
 	 */
 	_Atomic(void (*)(struct dma_port *)) on_leave;
 	void *translator; /* the translator's data about this port */
-	unsigned victim;  /* next cache way to replace */
-	unsigned recent;  /* the one that answered last */
-	struct dma_cache_line cache[DMA_CACHE_WAYS];
+	unsigned recent;  /* the line that answered last */
+	struct dma_cache_line cache[DMA_CACHE_LINES];
 	/* Counters: written by the port's thread, read by any. */
 	_Atomic uint64_t translated; /* bytes */
 	_Atomic uint64_t hits, misses;
@@ -178,11 +181,12 @@ int dma_write(struct dma_port *port, iova_t iova, const void *buf, uint64_t len)
 void dma_fault(struct dma_port *port, iova_t iova, enum dma_dir dir);
 
 /*
- * For translators, inside translate: remember that the IOVAs @first to @last
- * (inclusive) are the host memory at @host, with the permissions @perm (bits of
- * enum dma_dir) and @mapping for ref and unref. Valid until the epoch is raised.
+ * For translators, inside translate of @iova: remember that the IOVAs @first to
+ * @last (inclusive, around @iova) are the host memory at @host, with the
+ * permissions @perm (bits of enum dma_dir) and @mapping for ref and unref. Valid
+ * until the epoch is raised.
  */
-void dma_cache_fill(struct dma_port *port, uint64_t first, uint64_t last, void *host, void *mapping,
-		    uint8_t perm);
+void dma_cache_fill(struct dma_port *port, iova_t iova, uint64_t first, uint64_t last, void *host,
+		    void *mapping, uint8_t perm);
 
 #endif

@@ -36,7 +36,8 @@ struct dma_listener_ops {
 	 * The device may from now on reach guest-physical @phys and what follows at
 	 * the IOVAs @first to @last (inclusive), which hold nothing yet; @perm are
 	 * bits of enum dma_dir, at least one. 0; -ENOMEM or -ENOSPC for lack of
-	 * some resource; another -errno. On failure nothing of it is mapped.
+	 * some resource; -ENOTSUP when the host can't map what is at @phys; another -errno. On
+	 * failure nothing of it is mapped.
 	 */
 	int (*map)(struct dma_listener *listener, iova_t first, iova_t last, gpa_t phys,
 		   uint8_t perm);

@@ -27,11 +27,23 @@ struct mem_slots_ops {
 	 * open: have it drop the file. Any thread.
 	 */
 	void (*drop_file)(struct mem_slots *slots, int fd);
+	/*
+	 * The host's address of what the guest sees at [@gpa, @gpa + @size), or NULL when that
+	 * isn't all in one slot. Any thread.
+	 */
+	void *(*find)(struct mem_slots *slots, gpa_t gpa, uint64_t size);
 };
 
 /* Embedded in its implementation. */
 struct mem_slots {
 	const struct mem_slots_ops *ops;
+	/*
+	 * Called after something was added, and when something was removed, before remove
+	 * returns: for who else uses what is shown. Set before the vCPUs run; NULL = nobody.
+	 * Comes with locks of the caller of add and remove, none of the slots' own.
+	 */
+	void (*changed)(void *opaque);
+	void *changed_opaque;
 };
 
 #endif

@@ -39,8 +39,11 @@ struct vm_irq {
 
 struct vm_slots {
 	struct mem_slots slots;
-	pthread_mutex_t lock; /* protects `used` */
-	bool used[VM_MAX_SLOTS];
+	pthread_mutex_t lock; /* protects `slot` */
+	struct {
+		uint64_t gpa, size; /* size 0: free */
+		void *host;	    /* borrows */
+	} slot[VM_MAX_SLOTS];
 };
 
 struct vm {

@@ -21,6 +21,12 @@ static int set_slot(struct vm *vm, unsigned slot, uint64_t gpa, uint64_t size, v
 	return kvm_fd_ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
+static void tell_changed(struct mem_slots *slots)
+{
+	if (slots->changed)
+		slots->changed(slots->changed_opaque);
+}
+
 static int slots_add(struct mem_slots *slots, gpa_t gpa, uint64_t size, void *host,
 		     unsigned *ret_slot)
 {
@@ -29,15 +35,19 @@ static int slots_add(struct mem_slots *slots, gpa_t gpa, uint64_t size, void *ho
 	int r = -ENOSPC;
 
 	pthread_mutex_lock(&vm->slots.lock);
-	while (slot < VM_MAX_SLOTS && vm->slots.used[slot])
+	while (slot < VM_MAX_SLOTS && vm->slots.slot[slot].size)
 		slot++;
 	if (slot < VM_MAX_SLOTS)
 		r = set_slot(vm, slot, gpa.v, size, host);
 	if (r == 0) {
-		vm->slots.used[slot] = true;
+		vm->slots.slot[slot].gpa = gpa.v;
+		vm->slots.slot[slot].size = size;
+		vm->slots.slot[slot].host = host;
 		*ret_slot = slot;
 	}
 	pthread_mutex_unlock(&vm->slots.lock);
+	if (r == 0)
+		tell_changed(slots);
 	return r;
 }
 
@@ -47,8 +57,26 @@ static void slots_remove(struct mem_slots *slots, unsigned slot)
 
 	pthread_mutex_lock(&vm->slots.lock);
 	set_slot(vm, slot, 0, 0, NULL);
-	vm->slots.used[slot] = false;
+	vm->slots.slot[slot].size = 0;
 	pthread_mutex_unlock(&vm->slots.lock);
+	tell_changed(slots);
+}
+
+static void *slots_find(struct mem_slots *slots, gpa_t gpa, uint64_t size)
+{
+	struct vm *vm = slots_vm(slots);
+	void *host = NULL;
+
+	pthread_mutex_lock(&vm->slots.lock);
+	for (unsigned i = 0; i < VM_MAX_SLOTS && !host; i++) {
+		uint64_t offset = gpa.v - vm->slots.slot[i].gpa;
+
+		if (size && gpa.v >= vm->slots.slot[i].gpa && size <= vm->slots.slot[i].size &&
+		    offset <= vm->slots.slot[i].size - size)
+			host = (char *)vm->slots.slot[i].host + offset;
+	}
+	pthread_mutex_unlock(&vm->slots.lock);
+	return host;
 }
 
 static void slots_drop_file(struct mem_slots *slots, int fd)
@@ -62,6 +90,7 @@ static const struct mem_slots_ops slots_ops = {
 	.add = slots_add,
 	.remove = slots_remove,
 	.drop_file = slots_drop_file,
+	.find = slots_find,
 };
 
 void vm_slots_init(struct vm *vm)

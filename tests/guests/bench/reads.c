@@ -3,8 +3,8 @@
 
 #define DOMAIN	  1
 #define MAX_DEPTH 32u
-#define ROUNDS	  20u
-#define ROUND_MS  100
+#define ROUNDS	  60u
+#define ROUND_MS  30
 
 /* In the control page: what each request that is under way has. */
 #define SLOT_SIZE 128u

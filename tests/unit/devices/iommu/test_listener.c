@@ -476,3 +476,11 @@ Test(listener, a_debug_build_audits_for_no_more_than_64_mappings_a_request)
 		iommu_audit_request(env.iommu);
 	cr_assert_eq(env.a.audits, 4);
 }
+
+Test(listener, what_a_host_cannot_map_at_all_is_not_supported)
+{
+	cr_assert_eq(attach(1, 8), OK);
+	env.a.fail = ENOTSUP;
+	cr_assert_eq(map(1, 0, 1, RW), UNSUPP);
+	cr_assert_eq(map(1, 0, 1, RW), OK);
+}

@@ -84,13 +84,45 @@ static struct ram ram = {
 	.region = { { { 0 }, 32 * G, 0, memory }, { { MIB(1) }, 32 * G, 32 * G, memory + 32 * G } },
 };
 
+/* Registers that the guest sees: one slot at a time. */
+
+static char registers[4 * G], other_registers[4 * G];
+
+static struct {
+	struct mem_slots slots;
+	uint64_t gpa;
+	char *host; /* NULL: none */
+} shown;
+
+static void *slots_find(struct mem_slots *slots, gpa_t gpa, uint64_t size)
+{
+	if (!shown.host || gpa.v < shown.gpa || gpa.v + size > shown.gpa + sizeof(registers))
+		return NULL;
+	return shown.host + (gpa.v - shown.gpa);
+}
+
+static const struct mem_slots_ops slots_ops = { .find = slots_find };
+
+static void show(uint64_t gpa, char *host)
+{
+	shown.gpa = gpa;
+	shown.host = host;
+	vfio_peers_follow(&fake.space);
+}
+
+static struct vfio_space_ops ops;
+
 static void setup(void)
 {
+	ops = fake_ops;
+	ops.maps_peers = true;
+	shown.slots.ops = &slots_ops;
 	fake = (struct fake){ .room = MAX_MAPS, .refuse = ENOSPC };
 	fake.space = (struct vfio_space){
-		.ops = &fake_ops,
+		.ops = &ops,
 		.name = "fake",
 		.ram = &ram,
+		.slots = &shown.slots,
 		.num_usable = 1,
 		.usable = { { 0, UINT64_MAX } },
 		.granule = G,
@@ -271,4 +303,91 @@ Test(audit, identity_is_all_memory, .init = setup)
 	cr_assert_eq(identity(), 0);
 	cr_assert_eq(fake_unmap(&fake.space, MIB(1), 32 * G), 0);
 	cr_assert_eq(audit(true), 1);
+}
+
+/* Another device's registers. */
+
+#define BAR (GIB(64) + 2 * G)
+
+static void unmap(uint64_t iova, uint64_t size)
+{
+	struct dma_listener *l = &fake.space.listener;
+
+	cr_assert_eq(l->ops->unmap(l, IOVA(iova), IOVA(iova + size - 1), NULL), 0);
+}
+
+Test(peers, registers_are_mapped_where_the_guest_sees_them, .init = setup)
+{
+	show(BAR, registers);
+	cr_assert_eq(map(0, 2 * G, BAR + G), 0);
+	cr_assert(fake.count == 1 && fake.map[0].host == registers + G);
+	cr_assert_eq(map(4 * G, 4 * G, BAR + G), -EFAULT, "not all of it is there");
+	unmap(0, 2 * G);
+	cr_assert(fake.count == 0 && fake.space.count == 0 && !fake.space.peers);
+}
+
+Test(peers, a_backend_that_cannot_says_so, .init = setup)
+{
+	ops.maps_peers = false;
+	show(BAR, registers);
+	cr_assert_eq(map(0, G, BAR), -ENOTSUP);
+	cr_assert_eq(map(0, G, BAR - G), -EFAULT);
+	cr_assert_eq(fake.count, 0);
+}
+
+Test(peers, nothing_is_left_of_registers_that_went, .init = setup)
+{
+	show(BAR, registers);
+	cr_assert_eq(map(0, G, BAR), 0);
+	cr_assert_eq(map(GIB(1), G, 0), 0);
+	show(0, NULL);
+	cr_assert(fake.count == 1 && fake.map[0].iova == GIB(1), "memory stays");
+	static const struct vfio_range both[] = { { 0, G - 1 }, { GIB(1), GIB(1) + G - 1 }, { 0 } };
+
+	books = both;
+	cr_assert_eq(fake.space.listener.ops->audit(&fake.space.listener, next_in_books, NULL), 0);
+	show(GIB(65), registers);
+	cr_assert_eq(fake.count, 1, "they are elsewhere now");
+	show(BAR, other_registers);
+	cr_assert(fake.count == 2 && fake.map[1].iova == 0 && fake.map[1].host == other_registers);
+	show(BAR, registers);
+	cr_assert(fake.count == 2 && fake.map[1].host == registers);
+	unmap(0, G);
+	show(0, NULL);
+	cr_assert_eq(fake.count, 1);
+}
+
+Test(peers, what_is_unmapped_while_they_are_away_stays_so, .init = setup)
+{
+	show(BAR, registers);
+	cr_assert_eq(map(0, G, BAR), 0);
+	cr_assert_eq(map(G, G, BAR), 0);
+	show(0, NULL);
+	unmap(0, G);
+	show(BAR, registers);
+	cr_assert(fake.count == 1 && fake.map[0].iova == G && fake.space.count == 1);
+	clear();
+	show(0, NULL);
+	show(BAR, registers);
+	cr_assert_eq(fake.count, 0);
+}
+
+Test(peers, a_host_that_refuses_them_later_is_borne, .init = setup)
+{
+	show(BAR, registers);
+	cr_assert_eq(map(0, G, BAR), 0);
+	show(0, NULL);
+	fake.room = 0;
+	show(BAR, registers);
+	cr_assert(fake.count == 0 && fake.space.count == 0);
+	unmap(0, G);
+	cr_assert_eq(fake.space.count, 0);
+}
+
+Test(peers, there_is_a_limit, .init = setup)
+{
+	show(BAR, registers);
+	fake.space.num_peers = VFIO_MAX_PEERS;
+	cr_assert_eq(map(0, G, BAR), -ENOMEM);
+	fake.space.num_peers = 0;
 }

@@ -31,7 +31,7 @@ static int fake_translate(struct dma_port *port, iova_t iova, uint64_t len, enum
 		return -EFAULT;
 	char *host = (char *)env.ram.host + (unsigned)env.table[page] * PAGE;
 
-	dma_cache_fill(port, iova.v - in, iova.v - in + PAGE - 1, host, &env.table[page],
+	dma_cache_fill(port, iova, iova.v - in, iova.v - in + PAGE - 1, host, &env.table[page],
 		       env.write_ok ? DMA_READ | DMA_WRITE : DMA_READ);
 	*ret_piece = (struct dma_piece){ host + in, MIN(len, PAGE - in), &env.table[page] };
 	return 0;
