@@ -164,6 +164,7 @@ static int machine_init(struct machine *m, struct err *err)
 	r = arch_map_init(&m->map, m->config->memory, err);
 	if (r < 0)
 		return r;
+	machine_find_groups(m);
 	r = machine_place_devices(m, err);
 	if (r < 0)
 		return r;

@@ -21,6 +21,9 @@ _Static_assert(CONFIG_MAX_VIOMMUS <= PLATFORM_MAX_IOMMUS, "the tables have room 
  *	       a block for each IOMMU: the devices behind it, then its spares
  *	.. 31  the devices that no IOMMU translates
  *
+ * Each device is function 0 of its slot, but for devices of the host that share an IOMMU
+ * group there: a guest groups functions of a slot, too.
+ *
  * The tables describe a whole block as endpoints of its IOMMU, spares included,
  * because VIOT can't grow later. What is left over is shared among the blocks.
  */
@@ -55,6 +58,20 @@ static void list_devices(struct machine *m)
 		add_device(m, DEVICE_RNG, 0, CONFIG_RNG_NAME, CONFIG_BUS_PCI, c->rng_iommu);
 }
 
+/* The first device of the host's group that @d is in, in whose slot all of them are; may be @d. */
+static const struct machine_device *first_of_group(const struct machine *m,
+						   const struct machine_device *d)
+{
+	unsigned group = d->kind == DEVICE_VFIO ? m->vfio_group[d->index] : 0;
+	const struct machine_device *first = m->device;
+
+	if (!group)
+		return d;
+	while (first->kind != DEVICE_VFIO || m->vfio_group[first->index] != group)
+		first++;
+	return first;
+}
+
 /* How many devices on PCI are in the blocks: one per IOMMU, and those of their own. */
 struct slot_demand {
 	unsigned viommus, behind[CONFIG_MAX_VIOMMUS], own;
@@ -68,7 +85,7 @@ static int count_slots(const struct machine *m, struct slot_demand *demand, stru
 	for (unsigned i = 0; i < m->num_devices; i++) {
 		const struct machine_device *d = &m->device[i];
 
-		if (d->bus != CONFIG_BUS_PCI)
+		if (d->bus != CONFIG_BUS_PCI || first_of_group(m, d) != d)
 			continue;
 		if (++total == PCI_NUM_SLOTS)
 			return err_set(err, ENOSPC,
@@ -122,6 +139,44 @@ static int place_on_mmio(struct machine *m, struct machine_device *d, struct err
 	return 0;
 }
 
+/* Beside @first, the first of its group. */
+static int place_in_group(struct machine *m, const struct machine_device *first,
+			  struct machine_device *d, struct err *err)
+{
+	for (const struct machine_device *other = first; other < d; other++)
+		d->fn += first_of_group(m, other) == first;
+	if (d->fn == PCI_NUM_FNS)
+		return err_set(err, ENOSPC,
+			       "%s: more than %u devices of one IOMMU group of the host", d->name,
+			       PCI_NUM_FNS);
+	if (d->iommu != first->iommu)
+		return err_set(
+			err, EINVAL,
+			"--vfio: %s and %s are in one IOMMU group of the host: give them the "
+			"same iommu=",
+			first->name, d->name);
+	d->place = first->place;
+	return 0;
+}
+
+static int place_on_pci(struct machine *m, struct machine_device *d, unsigned *next_viommu,
+			struct err *err)
+{
+	const struct machine_device *first = first_of_group(m, d);
+	int r = 0;
+
+	if (first != d)
+		r = place_in_group(m, first, d, err);
+	else if (d->kind == DEVICE_VIOMMU)
+		d->place = (*next_viommu)++;
+	else if (is_translated(d))
+		d->place = m->iommu[d->iommu].slots.next++;
+	else
+		d->place = m->own_slots.next++;
+	d->endpoint = d->place << 3 | d->fn;
+	return r;
+}
+
 int machine_place_devices(struct machine *m, struct err *err)
 {
 	unsigned next_viommu = 1;
@@ -133,17 +188,10 @@ int machine_place_devices(struct machine *m, struct err *err)
 	for (unsigned i = 0; i < m->num_devices && r == 0; i++) {
 		struct machine_device *d = &m->device[i];
 
-		if (d->bus == CONFIG_BUS_MMIO) {
+		if (d->bus == CONFIG_BUS_MMIO)
 			r = place_on_mmio(m, d, err);
-			continue;
-		}
-		if (d->kind == DEVICE_VIOMMU)
-			d->place = next_viommu++;
-		else if (is_translated(d))
-			d->place = m->iommu[d->iommu].slots.next++;
 		else
-			d->place = m->own_slots.next++;
-		d->endpoint = d->place << 3;
+			r = place_on_pci(m, d, &next_viommu, err);
 	}
 	return r;
 }

@@ -49,6 +49,7 @@ struct machine_device {
 	enum config_bus bus;
 	unsigned iommu;	   /* number of the IOMMU it is behind, or CONFIG_NO_IOMMU */
 	unsigned place;	   /* PCI slot, or number of its virtio-mmio window */
+	unsigned fn;	   /* function of that slot */
 	uint32_t endpoint; /* endpoint ID: the BDF, or MACHINE_MMIO_ENDPOINT and up */
 	uint64_t base;	   /* virtio-mmio: its window and interrupt */
 	uint32_t gsi;
@@ -103,6 +104,8 @@ struct machine {
 	struct iommu_quota mappings;			/* of all IOMMUs */
 
 	struct vfio *vfio; /* NULL without --vfio */
+	/* Of config->vfio[]: one more than its IOMMU group on the host; 0: it has none. */
+	unsigned vfio_group[CONFIG_MAX_VFIOS];
 
 	unsigned num_devices, num_mmio;
 	struct slot_block own_slots; /* free ones of devices that no IOMMU translates */
@@ -129,9 +132,14 @@ void machine_press_power_button(struct machine *m);
 /* The person at the console wants moat to end; @opaque is the machine. Any thread. */
 void machine_quit(void *opaque);
 
+/* Fill m->vfio_group from what the host says (machine_vfio.c). */
+void machine_find_groups(struct machine *m);
+
 /*
  * Fill m->device from the config and give each its slot or window and its
- * endpoint ID; touches nothing but @m. 0, or -ENOSPC with the limit in @err.
+ * endpoint ID; touches nothing but @m. Devices of one group of the host, which the
+ * guest's IOMMU can't tell apart either, are functions of one slot. 0, or -ENOSPC with the limit in
+ * @err, or -EINVAL for devices of one group that can't be behind different IOMMUs.
  */
 int machine_place_devices(struct machine *m, struct err *err);
 

@@ -12,6 +12,16 @@
  * it is refused.
  */
 
+void machine_find_groups(struct machine *m)
+{
+	unsigned number;
+
+	for (unsigned i = 0; i < m->config->num_vfios; i++) {
+		if (vfio_group_of(m->config->vfio[i].bdf, &number))
+			m->vfio_group[i] = number + 1;
+	}
+}
+
 int machine_open_vfio(struct machine *m, struct err *err)
 {
 	static const enum vfio_backend backend[] = {
@@ -131,7 +141,8 @@ static int add_endpoint(struct machine *m, struct machine_device *d, struct err 
 static int map_all(struct machine_device *d, struct err *err)
 {
 	struct dma_listener *listener = &d->host->space->listener;
-	int r = listener->ops->identity(listener);
+	/* Once for all devices of a group. */
+	int r = d->fn ? 0 : listener->ops->identity(listener);
 
 	return r < 0 ? err_set(err, -r, "%s: the host can't map the guest's memory: %s", d->name,
 			       strerror(-r))
@@ -140,8 +151,8 @@ static int map_all(struct machine_device *d, struct err *err)
 
 int machine_create_vfio(struct machine *m, struct machine_device *d, struct err *err)
 {
-	/* INTA of its slot. */
-	uint32_t gsi = m->platform.pci_intx_gsi[d->place % PLATFORM_NUM_INTX];
+	unsigned pin = VFIO_PCI_PIN(d->fn) - 1;
+	uint32_t gsi = m->platform.pci_intx_gsi[(d->place + pin) % PLATFORM_NUM_INTX];
 	struct irq_line *intx;
 	int r = d->iommu == CONFIG_NO_IOMMU ? map_all(d, err) : add_endpoint(m, d, err);
 
@@ -156,7 +167,7 @@ int machine_create_vfio(struct machine *m, struct machine_device *d, struct err 
 	if (r == 0)
 		r = vm_add_vfio(m->vm, d->host->keeper_fd, err);
 	if (r == 0)
-		r = vfio_pci_create(&d->vfio, d->name, d->host, m->pci, d->place,
+		r = vfio_pci_create(&d->vfio, d->name, d->host, m->pci, d->place, d->fn,
 				    vm_mem_slots(m->vm), intx, d->loop, err);
 	return r;
 }

@@ -34,7 +34,7 @@ static void report_device(const struct machine *m, const struct machine_device *
 	char place[64], behind[64] = "untranslated";
 
 	if (d->bus == CONFIG_BUS_PCI)
-		snprintf(place, sizeof(place), "pci 00:%02x.0", d->place);
+		snprintf(place, sizeof(place), "pci 00:%02x.%u", d->place, d->fn);
 	else
 		snprintf(place, sizeof(place), "mmio 0x%" PRIx64 " irq %u", d->base, d->gsi);
 	if (d->iommu != CONFIG_NO_IOMMU)
@@ -142,7 +142,7 @@ void report_audit(const struct machine *m)
 	for (unsigned i = 0; i < m->num_devices; i++) {
 		const struct machine_device *d = &m->device[i];
 
-		if (d->kind != DEVICE_VFIO || d->iommu != CONFIG_NO_IOMMU)
+		if (d->kind != DEVICE_VFIO || d->iommu != CONFIG_NO_IOMMU || d->fn)
 			continue;
 		struct dma_listener *listener = &d->host->space->listener;
 

@@ -48,19 +48,25 @@ void pci_dev_init(struct pci_dev *dev, uint16_t vendor, uint16_t device, uint8_t
 	memcpy(dev->initial, dev->config, sizeof(dev->initial));
 }
 
+unsigned pci_bar_register(unsigned index)
+{
+	return index == PCI_ROM_BAR ? PCI_ROM_ADDRESS : PCI_BASE_ADDRESS_0 + 4 * index;
+}
+
 void pci_dev_set_bar(struct pci_dev *dev, unsigned index, uint64_t size, uint32_t flags,
 		     const struct bus_ops *ops, void *opaque)
 {
-	unsigned reg = PCI_BASE_ADDRESS_0 + 4 * index;
+	unsigned reg = pci_bar_register(index);
 	uint64_t mask = ~(size - 1);
-	bool wide = flags & PCI_BAR_MEM64;
+	bool wide = flags & PCI_BAR_MEM64, rom = index == PCI_ROM_BAR;
 
-	assert(index + wide < PCI_NUM_BARS && dev->bar[index].size == 0 && !dev->root);
+	assert(index + wide < PCI_NUM_BARS || (rom && !flags && size >= KIB(2)));
+	assert(dev->bar[index].size == 0 && !dev->root);
 	assert(size >= 16 && (size & (size - 1)) == 0 && (wide || size <= GIB(2)));
 	dev->bar[index] =
 		(struct pci_bar){ .size = size, .flags = flags, .ops = ops, .opaque = opaque };
 	pci_config_put(dev->config, reg, 4, flags);
-	pci_config_put(dev->wmask, reg, 4, (uint32_t)mask);
+	pci_config_put(dev->wmask, reg, 4, (uint32_t)mask | (rom ? PCI_ROM_ADDRESS_ENABLE : 0));
 	if (wide)
 		pci_config_put(dev->wmask, reg + 4, 4, (uint32_t)(mask >> 32));
 	memcpy(dev->initial, dev->config, sizeof(dev->initial));
@@ -89,14 +95,17 @@ unsigned pci_dev_add_cap(struct pci_dev *dev, uint8_t id, const void *body, unsi
 /* Where the guest wants the BAR; 0 = nowhere. */
 static uint64_t bar_wanted(const struct pci_dev *dev, unsigned index)
 {
-	unsigned reg = PCI_BASE_ADDRESS_0 + 4 * index;
+	unsigned reg = pci_bar_register(index);
 	const struct pci_bar *bar = &dev->bar[index];
 
 	if (bar->size == 0 || dev->asleep || dev->gone ||
 	    !(dev->config[PCI_COMMAND] & PCI_COMMAND_MEMORY))
 		return 0;
-	uint64_t base = pci_config_get(dev->config, reg, 4) & PCI_BASE_ADDRESS_MEM_MASK;
+	uint64_t base = pci_config_get(dev->config, reg, 4);
 
+	if (index == PCI_ROM_BAR)
+		return base & PCI_ROM_ADDRESS_ENABLE ? base & PCI_ROM_ADDRESS_MASK : 0;
+	base &= PCI_BASE_ADDRESS_MEM_MASK;
 	if (bar->flags & PCI_BAR_MEM64)
 		base |= (uint64_t)pci_config_get(dev->config, reg + 4, 4) << 32;
 	return base;
@@ -125,9 +134,9 @@ static void bar_map(struct pci_dev *dev, unsigned index, uint64_t base)
 	if (bus_add(dev->root->config.mmio, &window) < 0) {
 		if (bar->refused_at != base)
 			log_limited(&dev->root->log,
-				    "PCI 00:%02x.0: BAR %u at 0x%" PRIx64
+				    "PCI 00:%02x.%u: BAR %u at 0x%" PRIx64
 				    " overlaps something else and isn't decoded",
-				    dev->rid >> 3, index, base);
+				    dev->rid >> 3, dev->rid & 7, index, base);
 		bar->refused_at = base;
 		return;
 	}
@@ -139,7 +148,7 @@ static void bar_map(struct pci_dev *dev, unsigned index, uint64_t base)
 
 void pci_unmap_bars_locked(struct pci_dev *dev)
 {
-	for (unsigned i = 0; i < PCI_NUM_BARS; i++) {
+	for (unsigned i = 0; i < PCI_NUM_WINDOWS; i++) {
 		if (dev->bar[i].mapped_at)
 			bar_unmap(dev, i);
 	}
@@ -148,9 +157,9 @@ void pci_unmap_bars_locked(struct pci_dev *dev)
 void pci_map_bars_locked(struct pci_root *root)
 {
 	for (unsigned pass = 0; pass < 2; pass++) {
-		for (unsigned i = 0; i < PCI_NUM_SLOTS * PCI_NUM_BARS; i++) {
-			struct pci_dev *dev = root->slot[i / PCI_NUM_BARS];
-			unsigned index = i % PCI_NUM_BARS;
+		for (unsigned i = 0; i < ARRAY_SIZE(root->fn) * PCI_NUM_WINDOWS; i++) {
+			struct pci_dev *dev = root->fn[i / PCI_NUM_WINDOWS];
+			unsigned index = i % PCI_NUM_WINDOWS;
 
 			if (!dev)
 				continue;
@@ -172,9 +181,9 @@ static struct pci_dev *config_find(struct pci_root *root, unsigned rid, unsigned
 	/* PCI carries byte enables of one double word; ECAM needs no more (PCIe 7.2.2). */
 	if (size == 0 || (offset & 3) + size > 4 || offset >= PCI_CONFIG_SIZE)
 		return NULL;
-	if (rid >= PCI_NUM_SLOTS << 3 || (rid & 7) != 0)
+	if (rid >= ARRAY_SIZE(root->fn))
 		return NULL;
-	struct pci_dev *dev = root->slot[rid >> 3];
+	struct pci_dev *dev = root->fn[rid];
 
 	return dev && !dev->gone ? dev : NULL;
 }
@@ -212,7 +221,8 @@ static void config_apply_locked(struct pci_dev *dev, unsigned offset, unsigned s
 		dev->config[i] = (uint8_t)((dev->config[i] & ~mask) | (value & mask));
 	}
 	if (touches(offset, size, PCI_COMMAND, 2) ||
-	    touches(offset, size, PCI_BASE_ADDRESS_0, 4 * PCI_NUM_BARS))
+	    touches(offset, size, PCI_BASE_ADDRESS_0, 4 * PCI_NUM_BARS) ||
+	    touches(offset, size, PCI_ROM_ADDRESS, 4))
 		pci_map_bars_locked(dev->root);
 	if (dev->msix.count && touches(offset, size, dev->msix.cap + PCI_MSIX_FLAGS, 2))
 		pci_msix_control_locked(dev);

@@ -15,8 +15,9 @@ struct pci_root {
 	 * and the `moved` hooks take.
 	 */
 	pthread_mutex_t lock;
-	struct pci_dev *slot[PCI_NUM_SLOTS]; /* borrows, but for slot 0 */
-	uint32_t config_address;	     /* the register at port 0xcf8 */
+	/* By slot << 3 | function; borrows, but for slot 0. */
+	struct pci_dev *fn[PCI_NUM_SLOTS * PCI_NUM_FNS];
+	uint32_t config_address; /* the register at port 0xcf8 */
 	struct log_limit log;
 	struct pci_dev host_bridge; /* slot 0 */
 };
@@ -35,6 +36,9 @@ void pci_config_write(struct pci_root *root, unsigned rid, unsigned offset, unsi
  * Root lock held.
  */
 void pci_map_bars_locked(struct pci_root *root);
+
+/* The register of BAR @index, or of the ROM. */
+unsigned pci_bar_register(unsigned index);
 
 /* Take the BARs of @dev off the bus. Root lock held. */
 void pci_unmap_bars_locked(struct pci_dev *dev);

@@ -18,7 +18,10 @@
 
 #define PCI_CONFIG_SIZE 4096
 #define PCI_NUM_BARS	6
+#define PCI_ROM_BAR	6 /* the expansion ROM, as a seventh BAR; its register is elsewhere */
+#define PCI_NUM_WINDOWS 7
 #define PCI_NUM_SLOTS	32
+#define PCI_NUM_FNS	8  /* functions of a slot */
 #define PCI_MSIX_MAX	32 /* vectors of one emulated function */
 
 struct pci_root;
@@ -76,7 +79,7 @@ struct pci_dev {
 	uint8_t wmask[PCI_CONFIG_SIZE];	  /* 1 = the guest may write the bit */
 	unsigned next_cap;		  /* next free byte for a capability */
 	unsigned last_cap;		  /* offset of the last one's header, 0 = none */
-	struct pci_bar bar[PCI_NUM_BARS];
+	struct pci_bar bar[PCI_NUM_WINDOWS];
 	struct pci_msix msix;
 	/*
 	 * Hooks for registers with behaviour (VIRTIO_PCI_CAP_PCI_CFG, VFIO); NULL =
@@ -138,7 +141,8 @@ void pci_dev_init(struct pci_dev *dev, uint16_t vendor, uint16_t device, uint8_t
 
 /*
  * Declare BAR @index (and @index + 1 for MEM64) of @size bytes, a power of two of
- * at least 16, served by @ops with @opaque (borrowed). Before pci_root_add; set
+ * at least 16, served by @ops with @opaque (borrowed); or the expansion ROM, PCI_ROM_BAR, of at
+ * least 2 KiB, which has no flags. Before pci_root_add; set
  * dev->bar[@index].moved afterwards where it is needed.
  */
 void pci_dev_set_bar(struct pci_dev *dev, unsigned index, uint64_t size, uint32_t flags,
@@ -196,14 +200,21 @@ bool pci_msix_enabled(const struct pci_dev *dev);
  */
 int pci_root_add(struct pci_root *root, struct pci_dev *dev, unsigned slot, struct err *err);
 
+/*
+ * The same for function @fn of a slot. When it isn't function 0, that one, which is there
+ * already, tells the guest that it isn't alone (PCI 3.0, 6.2.1).
+ */
+int pci_root_add_function(struct pci_root *root, struct pci_dev *dev, unsigned slot, unsigned fn,
+			  struct err *err);
+
 /* Unmap its BARs, free its vectors; harmless when it isn't on the bus. vCPUs stopped. */
 void pci_root_remove(struct pci_root *root, struct pci_dev *dev);
 
 /*
  * Give every BAR an address, as firmware would (there is none): 64-bit BARs in
  * the 64-bit window while there is room, the others in the 32-bit one, none
- * sharing a page with another. Memory decoding and bus mastering stay off until
- * the guest's driver switches them on. The result is what pci_dev_reset
+ * sharing a page with another; the ROMs, which are off, in the 32-bit one. Memory decoding and bus
+ * mastering stay off until the guest's driver switches them on. The result is what pci_dev_reset
  * restores. Called once, after all functions were added and before the vCPUs
  * run. Returns 0 or -ENOSPC naming the function in @err.
  */

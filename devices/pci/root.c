@@ -27,6 +27,8 @@
 #define BRIDGE_SUBVENDOR 0x1af4
 #define BRIDGE_SUBDEVICE 0x1100
 
+#define HEADER_MULTI 0x80 /* in the header type: there are more functions in the slot */
+
 /* BARs don't share pages, so that each can be mapped or trapped by itself. */
 #define BAR_MIN_SPACING KIB(4)
 
@@ -157,8 +159,8 @@ void pci_root_destroy(struct pci_root *root)
 	if (!root)
 		return;
 	pci_root_remove(root, &root->host_bridge);
-	for (unsigned i = 0; i < PCI_NUM_SLOTS; i++)
-		assert(!root->slot[i]);
+	for (unsigned i = 0; i < ARRAY_SIZE(root->fn); i++)
+		assert(!root->fn[i]);
 	/* A window that was never added isn't found; that's as good. */
 	bus_remove(root->config.mmio, root->config.ecam_base, root);
 	if (root->config.pio) {
@@ -194,32 +196,45 @@ struct bus *pci_root_mmio(struct pci_root *root)
 	return root->config.mmio;
 }
 
-int pci_root_add(struct pci_root *root, struct pci_dev *dev, unsigned slot, struct err *err)
+int pci_root_add_function(struct pci_root *root, struct pci_dev *dev, unsigned slot, unsigned fn,
+			  struct err *err)
 {
-	if (slot >= PCI_NUM_SLOTS)
-		return err_set(err, EBUSY, "PCI slot %u: the bus has slots 1 to %u", slot,
+	unsigned rid = slot << 3 | fn, first = slot << 3;
+
+	if (slot >= PCI_NUM_SLOTS || fn >= PCI_NUM_FNS)
+		return err_set(err, EBUSY, "PCI slot %u.%u: the bus has slots 1 to %u", slot, fn,
 			       PCI_NUM_SLOTS - 1);
 	pci_root_lock(root);
-	int rc = root->slot[slot] ? -EBUSY : 0;
+	assert(!fn || root->fn[first]);
+	int rc = root->fn[rid] ? -EBUSY : 0;
 
 	if (rc < 0) {
-		err_set(err, EBUSY, "PCI slot %u is taken", slot);
+		err_set(err, EBUSY, "PCI slot %u.%u is taken", slot, fn);
 	} else {
 		dev->root = root;
-		dev->rid = (uint16_t)(slot << 3);
+		dev->rid = (uint16_t)rid;
 		rc = pci_msix_alloc(dev);
 		if (rc < 0) {
 			dev->root = NULL;
-			err_set(err, -rc, "PCI slot %u: can't get %u interrupt vectors: %s", slot,
-				dev->msix.count, strerror(-rc));
+			err_set(err, -rc, "PCI slot %u.%u: can't get %u interrupt vectors: %s",
+				slot, fn, dev->msix.count, strerror(-rc));
 		}
 	}
 	if (rc == 0) {
 		memcpy(dev->initial, dev->config, sizeof(dev->initial));
-		root->slot[slot] = dev;
+		root->fn[rid] = dev;
+		if (fn) {
+			root->fn[first]->config[PCI_HEADER_TYPE] |= HEADER_MULTI;
+			root->fn[first]->initial[PCI_HEADER_TYPE] |= HEADER_MULTI;
+		}
 	}
 	pci_root_unlock(root);
 	return rc;
+}
+
+int pci_root_add(struct pci_root *root, struct pci_dev *dev, unsigned slot, struct err *err)
+{
+	return pci_root_add_function(root, dev, slot, 0, err);
 }
 
 void pci_root_remove(struct pci_root *root, struct pci_dev *dev)
@@ -229,7 +244,7 @@ void pci_root_remove(struct pci_root *root, struct pci_dev *dev)
 	pci_root_lock(root);
 	pci_unmap_bars_locked(dev);
 	pci_msix_free(dev);
-	root->slot[dev->rid >> 3] = NULL;
+	root->fn[dev->rid] = NULL;
 	/* Something that this function's BARs kept off the bus may now have its place. */
 	pci_map_bars_locked(root);
 	pci_root_unlock(root);
@@ -260,7 +275,7 @@ static int assign_bar(struct pci_dev *dev, unsigned index, struct bar_space *mem
 		      struct bar_space *mem64, struct err *err)
 {
 	const struct pci_bar *bar = &dev->bar[index];
-	unsigned reg = PCI_BASE_ADDRESS_0 + 4 * index;
+	unsigned reg = pci_bar_register(index);
 	bool wide = bar->flags & PCI_BAR_MEM64;
 	uint64_t base = wide ? space_take(mem64, bar->size) : 0;
 
@@ -268,8 +283,9 @@ static int assign_bar(struct pci_dev *dev, unsigned index, struct bar_space *mem
 		base = space_take(mem32, bar->size);
 	if (!base)
 		return err_set(err, ENOSPC,
-			       "PCI 00:%02x.0: no room for BAR %u of %" PRIu64 " KiB in the %s",
-			       dev->rid >> 3, index, ALIGN_UP(bar->size, KIB(1)) >> 10,
+			       "PCI 00:%02x.%u: no room for BAR %u of %" PRIu64 " KiB in the %s",
+			       dev->rid >> 3, dev->rid & 7, index,
+			       ALIGN_UP(bar->size, KIB(1)) >> 10,
 			       wide ? "memory windows" : "32-bit memory window");
 	pci_config_put(dev->config, reg, 4, (uint32_t)base | bar->flags);
 	if (wide)
@@ -287,15 +303,15 @@ int pci_root_assign(struct pci_root *root, struct err *err)
 	pci_root_lock(root);
 	/* From the largest to the smallest, so that alignment wastes nothing in between. */
 	for (uint64_t size = UINT64_C(1) << 63; size && rc == 0; size >>= 1) {
-		for (unsigned i = 0; i < PCI_NUM_SLOTS * PCI_NUM_BARS && rc == 0; i++) {
-			struct pci_dev *dev = root->slot[i / PCI_NUM_BARS];
+		for (unsigned i = 0; i < ARRAY_SIZE(root->fn) * PCI_NUM_WINDOWS && rc == 0; i++) {
+			struct pci_dev *dev = root->fn[i / PCI_NUM_WINDOWS];
 
-			if (dev && dev->bar[i % PCI_NUM_BARS].size == size)
-				rc = assign_bar(dev, i % PCI_NUM_BARS, &mem32, &mem64, err);
+			if (dev && dev->bar[i % PCI_NUM_WINDOWS].size == size)
+				rc = assign_bar(dev, i % PCI_NUM_WINDOWS, &mem32, &mem64, err);
 		}
 	}
-	for (unsigned i = 0; i < PCI_NUM_SLOTS; i++) {
-		struct pci_dev *dev = root->slot[i];
+	for (unsigned i = 0; i < ARRAY_SIZE(root->fn); i++) {
+		struct pci_dev *dev = root->fn[i];
 
 		if (dev)
 			memcpy(dev->initial, dev->config, sizeof(dev->initial));

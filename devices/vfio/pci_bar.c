@@ -1,7 +1,8 @@
 /*
  * BARs. What the host can map is shown to the guest as memory, wherever the guest
  * puts the BAR; the rest of it, and the pages with the MSI-X table and its pending
- * bits, trap. A BAR in port I/O isn't shown: PCI Express functions work without.
+ * bits, trap. A BAR in port I/O isn't shown: PCI Express functions work without. The expansion
+ * ROM can only be read, and traps.
  */
 #include "devices/vfio/pci_internal.h"
 
@@ -112,6 +113,27 @@ static void find_areas(struct vfio_bar *bar, const struct vfio_region *region)
 		cut_areas(bar, m->pba, m->pba + ALIGN_UP(m->count, 64u) / 8, page);
 }
 
+static void rom_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
+{
+}
+
+static const struct bus_ops rom_ops = { .read = bar_read, .write = rom_write };
+
+/* A ROM that the host can't tell of, or of an odd size, isn't shown: nothing depends on it. */
+static void init_rom(struct vfio_pci *v)
+{
+	struct vfio_bar *rom = &v->bar[PCI_ROM_BAR];
+	struct vfio_region region;
+
+	_Static_assert(PCI_ROM_BAR == VFIO_PCI_ROM_REGION_INDEX, "VFIO counts like us");
+	if (v->host->ops->region(v->host, PCI_ROM_BAR, &region) < 0 || region.size < KIB(2) ||
+	    region.size > MIB(16) || region.size & (region.size - 1))
+		return;
+	rom->vfio = v;
+	rom->index = PCI_ROM_BAR;
+	pci_dev_set_bar(&v->pci, PCI_ROM_BAR, region.size, 0, &rom_ops, rom);
+}
+
 static int init_bar(struct vfio_pci *v, unsigned index, struct err *err)
 {
 	struct vfio_bar *bar = &v->bar[index];
@@ -166,6 +188,7 @@ int vfio_bars_init(struct vfio_pci *v, struct err *err)
 		/* A 64-bit BAR takes two registers. */
 		i += (unsigned)r;
 	}
+	init_rom(v);
 	const struct pci_msix *m = &v->pci.msix;
 
 	if (m->count && !(inside(v, m->bar, m->table, m->count * (uint64_t)PCI_MSIX_ENTRY_SIZE) &&

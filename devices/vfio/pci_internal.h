@@ -30,6 +30,7 @@ struct vfio_bar {
 struct vfio_pci {
 	struct pci_dev pci;
 	const char *name;	 /* borrows */
+	unsigned fn;		 /* of its slot */
 	struct vfio_host *host;	 /* borrows */
 	struct mem_slots *slots; /* borrows */
 	struct log_limit log;
@@ -41,7 +42,7 @@ struct vfio_pci {
 	bool ours[PCI_CONFIG_SIZE]; /* the byte is emulated, in pci.config */
 	unsigned pm_cap, exp_cap, af_cap;
 
-	struct vfio_bar bar[PCI_NUM_BARS];
+	struct vfio_bar bar[PCI_NUM_WINDOWS];
 
 	/* pci_irq.c */
 	struct pci_msix_entry *msix_entry; /* owns */

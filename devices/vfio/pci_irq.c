@@ -109,8 +109,7 @@ static int intx_init(struct vfio_pci *v, struct err *err)
 		*pin = 0;
 		return 0;
 	}
-	/* The only function of its slot has INTA. */
-	*pin = 1;
+	*pin = VFIO_PCI_PIN(v->fn);
 	v->intx_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	v->unmask_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return v->intx_fd < 0 || v->unmask_fd < 0 ? err_set(err, errno, "eventfd: %m") : 0;

@@ -19,7 +19,6 @@
 struct open_group {
 	struct open_group *next;
 	struct vfio_group *group; /* owns */
-	char bdf[16];		  /* the device of it that was opened */
 };
 
 struct vfio {
@@ -177,16 +176,26 @@ static void list_foreign(unsigned number, char *text, size_t size)
 	closedir(dir);
 }
 
+bool vfio_group_of(const char *bdf, unsigned *ret_number)
+{
+	char name[NAME_MAX + 1];
+
+	if (!device_link(bdf, "iommu_group", name))
+		return false;
+	*ret_number = (unsigned)strtoul(name, NULL, 10);
+	return true;
+}
+
 /* Which group @bdf is in. 0 or -errno with words. */
 static int find_group(const char *bdf, unsigned *ret_number, struct err *err)
 {
-	char path[64], name[NAME_MAX + 1], foreign[256];
+	char path[64], foreign[256];
 
 	snprintf(path, sizeof(path), DEVICES "/%s", bdf);
 	if (access(path, F_OK) < 0)
 		return err_set(err, ENODEV, "the host has no PCI device %s (lspci -D lists them)",
 			       bdf);
-	if (!device_link(bdf, "iommu_group", name))
+	if (!vfio_group_of(bdf, ret_number))
 		return err_set(err, ENODEV,
 			       "%s is behind no IOMMU of the host: switch it on in the firmware, "
 			       "and boot the host with intel_iommu=on on an Intel processor",
@@ -195,7 +204,6 @@ static int find_group(const char *bdf, unsigned *ret_number, struct err *err)
 
 	if (r < 0)
 		return r;
-	*ret_number = (unsigned)strtoul(name, NULL, 10);
 	list_foreign(*ret_number, foreign, sizeof(foreign));
 	if (*foreign)
 		return err_set(err, EBUSY,
@@ -228,11 +236,10 @@ static int open_group(struct vfio *v, const char *bdf, struct vfio_group **ret_g
 	if (r < 0)
 		return r;
 	for (struct open_group *o = v->groups; o; o = o->next) {
-		if (o->group->number == number)
-			return err_set(err, EBUSY,
-				       "%s is in the same IOMMU group of the host as %s; one "
-				       "device of a group can be passed through",
-				       bdf, o->bdf);
+		if (o->group->number == number) {
+			*ret_group = o->group;
+			return 0;
+		}
 	}
 	struct open_group *o = calloc(1, sizeof(*o));
 
@@ -244,7 +251,6 @@ static int open_group(struct vfio *v, const char *bdf, struct vfio_group **ret_g
 		return r;
 	}
 	o->group->space.slots = v->slots;
-	snprintf(o->bdf, sizeof(o->bdf), "%s", bdf);
 	o->next = v->groups;
 	v->groups = o;
 	*ret_group = o->group;

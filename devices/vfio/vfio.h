@@ -25,6 +25,12 @@ int vfio_create(struct vfio **ret_vfio, enum vfio_backend backend, struct ram *r
 void vfio_destroy(struct vfio *vfio);
 
 /*
+ * Which IOMMU group of the host device @bdf is in: devices that share one can't be told apart.
+ * False when there is no such device, or no IOMMU before it.
+ */
+bool vfio_group_of(const char *bdf, unsigned *ret_number);
+
+/*
  * Open device @bdf (0000:00:00.0). *@ret_host is the caller's to close; its
  * space, which is empty, lives as long as @vfio. -errno with words in @err that
  * name the step that is missing and the command for it.

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 int vfio_pci_create(struct vfio_pci **ret_vfio, const char *name, struct vfio_host *host,
-		    struct pci_root *root, unsigned slot, struct mem_slots *slots,
+		    struct pci_root *root, unsigned slot, unsigned fn, struct mem_slots *slots,
 		    struct irq_line *intx, struct loop *loop, struct err *err)
 {
 	struct vfio_pci *v = calloc(1, sizeof(*v));
@@ -14,6 +14,7 @@ int vfio_pci_create(struct vfio_pci **ret_vfio, const char *name, struct vfio_ho
 		return err_set(err, ENOMEM, "out of memory");
 	v->name = name;
 	v->host = host;
+	v->fn = fn;
 	v->slots = slots;
 	v->intx_line = intx;
 	v->intx_fd = v->unmask_fd = -1;
@@ -25,7 +26,7 @@ int vfio_pci_create(struct vfio_pci **ret_vfio, const char *name, struct vfio_ho
 	if (r == 0)
 		r = vfio_bars_init(v, err);
 	if (r == 0)
-		r = pci_root_add(root, &v->pci, slot, err);
+		r = pci_root_add_function(root, &v->pci, slot, fn, err);
 	if (r == 0)
 		r = vfio_events_init(v, err);
 	if (r < 0) {

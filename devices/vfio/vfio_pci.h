@@ -15,15 +15,17 @@
 
 struct vfio_pci;
 
+/* The pin, 1 for INTA to 4, that the wired interrupt of function @fn of a slot has. */
+#define VFIO_PCI_PIN(fn) ((fn) % 4 + 1)
+
 /*
- * Put @host (borrowed, as are @name, @slots and @intx) at slot @slot of @root. Its
- * wired interrupt, if it has one, is INTA and goes to @intx. On @loop (borrowed) the
- * host is listened to, which may want the device back: for the guest it is pulled
- * out then. Control path. *@ret_vfio is owned by
- * the caller. 0 or -errno with words in @err.
+ * Put @host (borrowed, as are @name, @slots and @intx) at function @fn of slot @slot of @root;
+ * function 0 comes first. Its wired interrupt, if it has one, goes to @intx. On @loop (borrowed)
+ * the host is listened to, which may want the device back: for the guest it is pulled out then.
+ * Control path. *@ret_vfio is owned by the caller. 0 or -errno with words in @err.
  */
 int vfio_pci_create(struct vfio_pci **ret_vfio, const char *name, struct vfio_host *host,
-		    struct pci_root *root, unsigned slot, struct mem_slots *slots,
+		    struct pci_root *root, unsigned slot, unsigned fn, struct mem_slots *slots,
 		    struct irq_line *intx, struct loop *loop, struct err *err);
 /* vCPUs stopped. Accepts NULL. */
 void vfio_pci_destroy(struct vfio_pci *vfio);

@@ -119,5 +119,8 @@ int vm_add_vfio(struct vm *vm, int fd, struct err *err)
 		r = kvm_device_create(&vm->vfio, vm, KVM_DEV_TYPE_VFIO);
 	if (r == 0)
 		r = kvm_device_set(&vm->vfio, KVM_DEV_VFIO_GROUP, KVM_DEV_VFIO_GROUP_ADD, &group);
-	return r < 0 ? err_set(err, -r, "KVM refuses a VFIO device: %s", strerror(-r)) : 0;
+	/* Several devices of a group are told of as the one group. */
+	return r < 0 && r != -EEXIST
+		       ? err_set(err, -r, "KVM refuses a VFIO device: %s", strerror(-r))
+		       : 0;
 }

@@ -13,6 +13,7 @@
 
 static struct config config;
 static struct machine machine;
+static unsigned groups[CONFIG_MAX_VFIOS]; /* struct machine.vfio_group */
 
 static int place(struct err *err, char *const words[])
 {
@@ -24,6 +25,7 @@ static int place(struct err *err, char *const words[])
 	cr_assert_eq(config_parse(&config, argc, words, err), 0, "%s", err->text);
 	machine = (struct machine){ .config = &config };
 	machine.map.num_mmio_gsis = GSIS;
+	memcpy(machine.vfio_group, groups, sizeof(groups));
 
 	int r = machine_place_devices(&machine, err);
 
@@ -194,4 +196,32 @@ Test(placement, too_many)
 	cr_assert_eq(place(&err, mmio), -ENOSPC);
 	cr_assert_str_eq(err.text, "disk13: too many devices with bus=mmio: this machine has 14 "
 				   "interrupts for them; put some on bus=pci");
+}
+
+/* The host's IOMMU can't tell devices of a group apart, so the guest's has to know. */
+Test(placement, devices_of_a_group_of_the_host_share_a_slot)
+{
+	struct err err;
+
+	groups[0] = 8;
+	groups[2] = groups[4] = 8;
+	groups[3] = 9;
+	PLACE("--viommu", "--vfio", "01:00.0", "--vfio", "02:00.0", "--vfio", "01:00.1", "--vfio",
+	      "03:00.0", "--vfio", "01:00.2", "--rng");
+	const struct machine_device *a = device("vfio0");
+
+	cr_assert_eq(a->fn, 0);
+	cr_assert(device("vfio2")->place == a->place && device("vfio2")->fn == 1);
+	cr_assert(device("vfio4")->place == a->place && device("vfio4")->fn == 2);
+	cr_assert_eq(device("vfio4")->endpoint, a->place << 3 | 2);
+	cr_assert(device("vfio1")->place != a->place && device("vfio3")->place != a->place);
+	cr_assert_neq(device("vfio1")->place, device("vfio3")->place, "without a group: alone");
+	cr_assert(device("vfio1")->fn == 0 && device("vfio3")->fn == 0);
+	cr_assert_eq(table_iommu(a->place), 0);
+	config_finish(&config);
+	cr_assert_eq(
+		place(&err, (char *[]){ "--kernel", "k", "--viommu", "--vfio", "01:00.0", "--vfio",
+					"02:00.0", "--vfio", "01:00.1,iommu=off", NULL }),
+		-EINVAL);
+	cr_assert(strstr(err.text, "vfio0 and vfio2 are in one IOMMU group"), "%s", err.text);
 }

@@ -452,6 +452,62 @@ Test(pci, slots_are_taken_once_and_end)
 	cr_expect_eq(ecam_read(7, 0, 4), 0xffffffff);
 }
 
+/* Register @reg of function 1 of slot 3. */
+static uint64_t fn1_read(unsigned reg, unsigned size)
+{
+	return ecam_read(3, reg + (1 << 12), size);
+}
+
+Test(pci, a_slot_has_functions)
+{
+	struct err err = { "" };
+
+	add_dev();
+	cr_expect_eq(ecam_read(3, PCI_HEADER_TYPE, 1), 0);
+	pci_dev_init(&other, 0x1234, 0x5678, 0, 0, 0, 0);
+	pci_dev_set_bar(&other, 0, KIB(4), 0, &bar_ops, &other);
+	cr_assert_eq(pci_root_add_function(root, &other, 3, 0, &err), -EBUSY);
+	cr_assert_eq(pci_root_add_function(root, &other, 3, 8, &err), -EBUSY);
+	cr_assert_eq(pci_root_add_function(root, &other, 3, 1, &err), 0, "%s", err.text);
+	cr_assert_eq(pci_root_assign(root, &err), 0);
+	cr_expect_eq(other.rid, 3 << 3 | 1);
+	cr_expect_eq(fn1_read(0, 4), 0x56781234);
+	cr_expect_eq(ecam_read(3, (2 << 12), 4), UINT32_MAX, "there is no third");
+	cr_expect_eq(ecam_read(3, PCI_HEADER_TYPE, 1), 0x80, "who looks at 0 learns of 1");
+	pci_dev_reset(&dev);
+	cr_expect_eq(ecam_read(3, PCI_HEADER_TYPE, 1), 0x80);
+	/* Each decodes by its own command register. */
+	ecam_write(3, PCI_COMMAND + (1 << 12), 2, PCI_COMMAND_MEMORY);
+	cr_expect(other.bar[0].mapped_at && !dev.bar[0].mapped_at);
+	cr_expect_eq(other.bar[0].mapped_at, fn1_read(PCI_BASE_ADDRESS_0, 4));
+	pci_root_remove(root, &other);
+	cr_expect_eq(fn1_read(0, 4), UINT32_MAX);
+}
+
+Test(pci, a_rom_is_decoded_when_both_bits_say_so)
+{
+	struct err err = { "" };
+	uint64_t value;
+
+	pci_dev_init(&dev, 0x1af4, 0x1042, 1, 0x010000, 0x1af4, 0x1100);
+	pci_dev_set_bar(&dev, PCI_ROM_BAR, KIB(64), 0, &bar_ops, &dev);
+	cr_assert_eq(pci_root_add(root, &dev, 3, &err), 0);
+	cr_assert_eq(pci_root_assign(root, &err), 0);
+	uint64_t at = ecam_read(3, PCI_ROM_ADDRESS, 4);
+
+	cr_expect(at && !(at & (KIB(64) - 1)), "it has an address and is off");
+	ecam_write(3, PCI_ROM_ADDRESS, 4, 0xfffff800);
+	cr_expect_eq(ecam_read(3, PCI_ROM_ADDRESS, 4), 0xffff0000, "its size");
+	ecam_write(3, PCI_ROM_ADDRESS, 4, at | PCI_ROM_ADDRESS_ENABLE);
+	cr_expect_eq(dev.bar[PCI_ROM_BAR].mapped_at, 0);
+	decode_on();
+	cr_expect_eq(dev.bar[PCI_ROM_BAR].mapped_at, at);
+	bus_read(&mmio, at + 0x20, 4, &value);
+	cr_expect_eq(value, 0x600d0020);
+	ecam_write(3, PCI_ROM_ADDRESS, 4, at);
+	cr_expect_eq(dev.bar[PCI_ROM_BAR].mapped_at, 0);
+}
+
 Test(pci, capabilities_form_a_chain)
 {
 	static const uint8_t body[] = { 0xaa, 0xbb, 0xcc };

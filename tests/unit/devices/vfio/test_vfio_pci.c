@@ -27,7 +27,8 @@
 
 static struct {
 	struct vfio_host host;
-	uint8_t config[PCI_CONFIG_SIZE], bar[BAR_SIZE], small[64];
+	uint8_t config[PCI_CONFIG_SIZE], bar[BAR_SIZE], small[64], rom[KIB(2)];
+	uint64_t rom_size;
 	unsigned mapped, resets, config_size;
 	bool grows, power_saw_slots;
 	/* MSI, MSI-X, INTx, errors, requests: eventfds; -1 = off */
@@ -85,13 +86,24 @@ static int host_region(struct vfio_host *h, unsigned index, struct vfio_region *
 		r->size = 32;
 	} else if (index == 3) {
 		r->size = sizeof(dev.small);
+	} else if (index == VFIO_PCI_ROM_REGION_INDEX) {
+		r->size = dev.rom_size;
 	}
 	return 0;
 }
 
 static uint8_t *bytes_of(unsigned index)
 {
-	return index == 0 ? dev.bar : index == 3 ? dev.small : dev.config;
+	switch (index) {
+	case 0:
+		return dev.bar;
+	case 3:
+		return dev.small;
+	case VFIO_PCI_ROM_REGION_INDEX:
+		return dev.rom;
+	default:
+		return dev.config;
+	}
 }
 
 static int host_read(struct vfio_host *h, unsigned index, uint64_t offset, void *buf, unsigned size)
@@ -394,7 +406,7 @@ static void make_device(void)
 
 static int create(struct err *err)
 {
-	return vfio_pci_create(&vfio, "dev", &dev.host, root, SLOT, &mem.slots, &wire.line, loop,
+	return vfio_pci_create(&vfio, "dev", &dev.host, root, SLOT, 0, &mem.slots, &wire.line, loop,
 			       err);
 }
 
@@ -746,6 +758,50 @@ Test(vfio_pci, an_error_is_only_told)
 	loop_call(loop, nothing, NULL);
 	cr_expect_eq(cfg(PCI_VENDOR_ID, 4), 0x56781234);
 	cr_expect_not(dev.released);
+}
+
+/* The expansion ROM, which can be read and not written. */
+Test(vfio_made, a_rom_is_read_through)
+{
+	uint64_t value;
+
+	dev.rom_size = sizeof(dev.rom);
+	dev.rom[5] = 0x5a;
+	cr_assert_eq(create(NULL), 0);
+	cr_assert_eq(pci_root_assign(root, NULL), 0);
+	uint32_t at = cfg(PCI_ROM_ADDRESS, 4);
+
+	cfg_write(PCI_ROM_ADDRESS, 4, at | PCI_ROM_ADDRESS_ENABLE);
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cr_assert(bus_read(&mmio, at + 5, 1, &value));
+	cr_expect_eq(value, 0x5a);
+	bus_write(&mmio, at + 5, 1, 0x11);
+	cr_expect_eq(dev.rom[5], 0x5a);
+}
+
+Test(vfio_made, a_rom_of_an_odd_size_is_not_shown)
+{
+	dev.rom_size = KIB(3);
+	cr_assert_eq(create(NULL), 0);
+	cr_assert_eq(pci_root_assign(root, NULL), 0);
+	cr_expect_eq(cfg(PCI_ROM_ADDRESS, 4), 0);
+}
+
+/* Function 1 of a slot has INTB. */
+Test(vfio_made, a_second_function_has_the_next_pin)
+{
+	struct pci_dev first;
+
+	pci_dev_init(&first, 1, 2, 0, 0, 0, 0);
+	cr_assert_eq(pci_root_add(root, &first, SLOT, NULL), 0);
+	cr_assert_eq(vfio_pci_create(&vfio, "dev", &dev.host, root, SLOT, 1, &mem.slots, &wire.line,
+				     loop, NULL),
+		     0);
+	cr_expect_eq(cfg((1 << 12) + PCI_INTERRUPT_PIN, 1), 2);
+	cr_expect_eq(cfg(PCI_HEADER_TYPE, 1), 0x80);
+	vfio_pci_destroy(vfio);
+	vfio = NULL;
+	pci_root_remove(root, &first);
 }
 
 /* What a broken device says of itself must not hurt. */
