@@ -39,14 +39,16 @@ TestSuite(tap, .init = setup, .timeout = 20);
 
 static void on_readable(void *opaque)
 {
-	struct iovec iov = { last, sizeof(last) };
+	static unsigned char frame[sizeof(last)];
+	struct iovec iov = { frame, sizeof(frame) };
 	ssize_t len;
 
 	(void)opaque;
 	while ((len = tap->ops->receive(tap, &iov, 1)) > 0) {
 		/* IPv6 announces itself on any new interface; only our type counts. */
-		if (last[NET_HDR_SIZE + 12] != 0x88 || last[NET_HDR_SIZE + 13] != 0xb5)
+		if (frame[NET_HDR_SIZE + 12] != 0x88 || frame[NET_HDR_SIZE + 13] != 0xb5)
 			continue;
+		memcpy(last, frame, (size_t)len);
 		last_len = len;
 		frames++;
 		return;
