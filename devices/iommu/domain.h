@@ -50,6 +50,7 @@ struct iommu_op {
 	_Atomic unsigned outside; /* tickets not yet done */
 	uint64_t epoch;		  /* sections that began before it must have ended */
 	bool sections;		  /* not yet known to have ended */
+	bool marked;		  /* the last references of @removed will tell */
 	bool blocked;		  /* wait for all endpoints that have no access now */
 	uint8_t phases;		  /* of @endpoint: wait for references of these, a bit mask */
 	struct iommu_endpoint *endpoint; /* borrows; or NULL */

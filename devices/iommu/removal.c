@@ -22,8 +22,10 @@
  * References are only taken inside sections, so a count can't rise again once
  * the older sections have ended: they are looked at in that order. Whatever an
  * operation waits for, the event ends in iommu_progress, which examines all
- * pending operations afresh. There are few, and an examination touches only
- * what is still referenced, so this needs no cleverness about who waits for what.
+ * pending operations afresh. There are few; but one may have removed as many
+ * mappings as its domain held, and each that falls idle leads here. So all are
+ * marked once, and then only the first is looked at: until it is idle the
+ * operation isn't ready, and its last reference tells.
  *
  * Memory: mappings, tree nodes of a dead domain and the domain itself are freed
  * when the sections have ended; a mapping with references, when they have.
@@ -176,38 +178,25 @@ static void bury_mapping(struct rangemap_item *item, void *opaque)
 	r->op->removed = mapping;
 }
 
-/*
- * Free the removed mappings that nobody references, have the last reference of
- * the others tell. True when there are others that weren't asked before.
- */
-static bool free_idle_locked(struct iommu *iommu, struct iommu_op *op)
+/* Have the last reference of each removed mapping tell; the sections have ended. */
+static void mark_removed_locked(struct iommu_op *op)
 {
-	struct iommu_mapping **link = &op->removed;
-	bool fresh = false;
-
-	while (*link) {
-		struct iommu_mapping *mapping = *link;
-
-		if (mapping_is_idle(mapping)) {
-			*link = mapping->next;
-			iommu_free_mapping_locked(iommu, mapping);
-			continue;
-		}
-		fresh |= !(atomic_fetch_or_explicit(&mapping->refs, IOMMU_REFS_WAITED,
-						    memory_order_relaxed) &
-			   IOMMU_REFS_WAITED);
-		link = &mapping->next;
-	}
-	return fresh;
+	for (struct iommu_mapping *mapping = op->removed; mapping; mapping = mapping->next)
+		atomic_fetch_or_explicit(&mapping->refs, IOMMU_REFS_WAITED, memory_order_relaxed);
+	/* Pairs with barrier_light in mapping_put: who didn't see the mark is seen here. */
+	if (op->removed)
+		barrier_heavy();
+	op->marked = true;
 }
 
-/* True when no removed mapping is left. */
+/* Free removed mappings up to one that is referenced. True when none is left. */
 static bool free_removed_locked(struct iommu *iommu, struct iommu_op *op)
 {
-	if (free_idle_locked(iommu, op)) {
-		/* Pairs with barrier_light in mapping_put. */
-		barrier_heavy();
-		free_idle_locked(iommu, op);
+	while (op->removed && mapping_is_idle(op->removed)) {
+		struct iommu_mapping *mapping = op->removed;
+
+		op->removed = mapping->next;
+		iommu_free_mapping_locked(iommu, mapping);
 	}
 	return !op->removed;
 }
@@ -246,6 +235,10 @@ static bool op_ready_locked(struct iommu *iommu, struct iommu_op *op)
 	}
 	bool ready = free_removed_locked(iommu, op);
 
+	if (!ready && !op->marked) {
+		mark_removed_locked(op);
+		ready = free_removed_locked(iommu, op);
+	}
 	if (op->endpoint && wait_for_pins_locked(op->endpoint, op->phases))
 		op->endpoint = NULL;
 	ready &= !op->endpoint;
@@ -270,6 +263,7 @@ int iommu_op_start_locked(struct iommu *iommu, struct iommu_op *op)
 	/* seq_cst: pairs with the load in dma_enter. */
 	op->epoch = atomic_fetch_add(&iommu->epoch, 1) + 1;
 	op->sections = true;
+	op->marked = false;
 	fence_sections_locked(iommu);
 	for (unsigned i = 0; i < SPINS && !sections_ended(iommu, op->epoch, false); i++)
 		;

@@ -739,6 +739,29 @@ Test(domain, unmap_waits_for_every_mapping_of_an_io)
 	cr_assert_eq(env.done, 1);
 }
 
+/*
+ * Each mapping that falls idle looks after the UNMAP that waits for it: a driver
+ * with much in flight must not make that take minutes, with the device's loop and
+ * the IOMMU's lock held up.
+ */
+Test(domain, unmap_of_much_in_flight_ends_soon, .timeout = 60)
+{
+	enum { COUNT = 200000 };
+	struct iovec *iov = calloc(COUNT, sizeof(*iov));
+	void **mapping = calloc(COUNT, sizeof(*mapping));
+	struct dma_list list = { .iov = iov, .mapping = mapping, .max = COUNT };
+
+	cr_assert_eq(attach(1, 8, 0), OK);
+	for (uint64_t i = 0; i < COUNT; i++)
+		cr_assert_eq(map(1, i * G, i * G + G - 1, 0, RW), OK);
+	cr_assert_eq(dma_map(&env.port[0], IOVA(0), COUNT * G, DMA_READ, &list), 0);
+	cr_assert_eq(unmap(1, 0, UINT64_MAX), IOMMU_PENDING);
+	dma_unpin(&env.port[0], &list);
+	cr_assert_eq(env.done, 1);
+	free(mapping);
+	free(iov);
+}
+
 Test(domain, unmap_waits_for_a_section_and_leaving_completes_it)
 {
 	struct dma_piece piece;
