@@ -59,6 +59,7 @@ struct console {
 	atomic_bool out_warned;
 
 	struct loop *loop; /* borrowed, NULL before console_start */
+	struct loop_work room;
 	struct console_hooks hooks;
 	void *opaque;
 
@@ -386,7 +387,7 @@ void console_room(void *opaque)
 
 	/* Only the first of many bytes that the guest reads has to wake the loop. */
 	if (atomic_exchange(&console->stalled, false))
-		loop_post(console->loop, on_room, console);
+		loop_post(console->loop, &console->room);
 }
 
 static void start_input(void *opaque)
@@ -423,13 +424,8 @@ int console_start(struct console *console, struct loop *loop, const struct conso
 	console->opaque = opaque;
 	console->loop = loop;
 
-	int r = loop_call(loop, start_input, console);
-
-	if (r < 0) {
-		console->loop = NULL;
-		console_restore_terminal();
-		return err_set(err, -r, "--console stdio: %s", strerror(-r));
-	}
+	console->room = (struct loop_work){ .fn = on_room, .opaque = console };
+	loop_call(loop, start_input, console);
 	return 0;
 }
 

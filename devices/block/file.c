@@ -500,12 +500,10 @@ static int file_open(struct block_file *file, const char *path, bool readonly, s
 	ret = open_ring(file, path, err);
 	if (ret)
 		return ret;
-	ret = loop_call(file->loop, watch_ring, &call);
-	if (!ret)
-		ret = call.ret;
-	if (ret)
-		return err_set(err, -ret, "disk %s: can't watch its ring: %s", path,
-			       strerror(-ret));
+	loop_call(file->loop, watch_ring, &call);
+	if (call.ret)
+		return err_set(err, -call.ret, "disk %s: can't watch its ring: %s", path,
+			       strerror(-call.ret));
 	return 0;
 }
 

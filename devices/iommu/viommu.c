@@ -61,7 +61,6 @@ struct viommu {
 	struct iommu *iommu; /* borrows */
 	int wake_fd;	     /* owns; an eventfd: `done` or a fault */
 	bool watched;
-	bool active, quiescing;
 
 	struct slot slot[REQUEST_QUEUE_SIZE];
 	struct slot reset_slot; /* of the operation that a device reset is */
@@ -177,13 +176,13 @@ static bool finish_parked(struct viommu *v)
 		v->parked--;
 		if (slot != &v->reset_slot) {
 			/* A reset drops parked replies. */
-			if (!v->quiescing)
+			if (!v->dev.quiescing)
 				answer_slot(v, slot);
 			give_slot(v, slot);
 		}
 		slot = next;
 	}
-	if (any && !v->quiescing)
+	if (any && !v->dev.quiescing)
 		virtio_publish(&v->dev, VIOMMU_QUEUE_REQUEST);
 	return any;
 }
@@ -274,7 +273,7 @@ static void serve_requests(struct viommu *v)
 	uint64_t now = now_ns(), turn_end = now + TURN_NS;
 	int ret;
 
-	if (!v->active || v->quiescing || vq->state != VIRTQ_RUNNING)
+	if (v->dev.quiescing || vq->state != VIRTQ_RUNNING)
 		return;
 	/* Would looking for longer have found this? */
 	if (now - v->served_ns < POLL_MAX_NS)
@@ -332,9 +331,9 @@ static void serve_events(struct viommu *v)
 	unsigned budget = EVENT_QUEUE_SIZE, pushed = 0;
 	int ret = 1;
 
-	if (v->quiescing)
+	if (v->dev.quiescing)
 		return;
-	if (!v->active || vq->state != VIRTQ_RUNNING) {
+	if (vq->state != VIRTQ_RUNNING) {
 		drop_faults(v);
 		return;
 	}
@@ -367,7 +366,7 @@ static void serve_events(struct viommu *v)
 
 static void quiesced_when_idle(struct viommu *v)
 {
-	if (v->quiescing && !v->parked)
+	if (v->dev.quiescing && !v->parked)
 		virtio_quiesced(&v->dev);
 }
 
@@ -393,7 +392,6 @@ static void viommu_activate(struct virtio_dev *dev)
 	 * Faults that are queued now may be younger than DRIVER_OK, as this is called
 	 * some time after it. So the driver sees them; older ones were dropped.
 	 */
-	v->active = true;
 	v->poll_ns = POLL_MIN_NS;
 }
 
@@ -441,7 +439,6 @@ static void viommu_quiesce(struct virtio_dev *dev)
 {
 	struct viommu *v = to_viommu(dev);
 
-	v->quiescing = true;
 	if (iommu_reset(v->iommu, &v->reset_slot.op) == IOMMU_PENDING)
 		v->parked++;
 	quiesced_when_idle(v);
@@ -449,10 +446,7 @@ static void viommu_quiesce(struct virtio_dev *dev)
 
 static void viommu_reset(struct virtio_dev *dev)
 {
-	struct viommu *v = to_viommu(dev);
-
-	v->active = v->quiescing = false;
-	drop_faults(v);
+	drop_faults(to_viommu(dev));
 }
 
 static const struct virtio_dev_ops viommu_ops = {
@@ -527,11 +521,9 @@ int viommu_create(struct viommu **ret_viommu, const char *name, struct iommu *io
 	ret = virtio_init(&v->dev, err);
 	if (ret)
 		goto close_wake;
-	ret = loop_call(loop, watch, v);
-	if (!ret && !v->watched)
-		ret = -EIO;
-	if (ret) {
-		err_set(err, -ret, "%s: can't use its event loop: %s", name, strerror(-ret));
+	loop_call(loop, watch, v);
+	if (!v->watched) {
+		ret = err_set(err, EIO, "%s: can't use its event loop", name);
 		goto finish_virtio;
 	}
 	iommu_set_fault_listener(iommu, wake, v);

@@ -187,11 +187,10 @@ int pl031_create(struct pl031 **ret_rtc, struct bus *bus, uint64_t base, struct 
 
 	struct watch w = { .rtc = rtc };
 
-	rc = loop_call(loop, watch, &w);
-	if (rc == 0)
-		rc = w.result;
-	if (rc < 0) {
-		err_set(err, -rc, "PL031: can't watch its timer: %s", strerror(-rc));
+	loop_call(loop, watch, &w);
+	if (w.result < 0) {
+		rc = err_set(err, -w.result, "PL031: can't watch its timer: %s",
+			     strerror(-w.result));
 		goto finish_cell;
 	}
 	*ret_rtc = rtc;

@@ -104,9 +104,8 @@ int vfio_events_init(struct vfio_pci *v, struct err *err)
 			return err_set(err, -r, "%s: the host won't tell of its errors: %s",
 				       v->host->bdf, strerror(-r));
 	}
-	int r = loop_call(v->loop, watch, v);
-
-	return r < 0 ? err_set(err, -r, "out of memory") : 0;
+	loop_call(v->loop, watch, v);
+	return 0;
 }
 
 void vfio_events_finish(struct vfio_pci *v)

@@ -75,6 +75,9 @@ static void queue_finish(struct virtio_queue *queue)
 	close(queue->kick_fd);
 }
 
+static void activate_on_loop(void *opaque);
+static void reset_on_loop(void *opaque);
+
 int virtio_init(struct virtio_dev *dev, struct err *err)
 {
 	assert(dev->num_queues <= VIRTIO_MAX_QUEUES);
@@ -90,6 +93,8 @@ int virtio_init(struct virtio_dev *dev, struct err *err)
 	pthread_mutex_init(&dev->lock, NULL);
 	pthread_cond_init(&dev->reset_done, NULL);
 	reset_registers_locked(dev);
+	dev->activation = (struct loop_work){ .fn = activate_on_loop, .opaque = dev };
+	dev->reset = (struct loop_work){ .fn = reset_on_loop, .opaque = dev };
 	dev->initialised = true;
 	return 0;
 }
@@ -246,6 +251,8 @@ static const char *queue_start(struct virtio_queue *queue, const struct virtq_co
 		return "misaligned or impossible ring address";
 	if (loop_add_fd(queue->dev->loop, queue->kick_fd, EPOLLIN, kicked, queue) < 0)
 		return "the host can't watch its doorbell";
+	/* What was made available before DRIVER_OK has no kick of its own. */
+	virtio_kick(queue->dev, (unsigned)(queue - queue->dev->queue));
 	return NULL;
 }
 
@@ -262,8 +269,6 @@ static void activate_on_loop(void *opaque)
 	uint64_t features = dev->driver_features;
 	pthread_mutex_unlock(&dev->lock);
 
-	assert(!dev->active);
-	dev->active = true;
 	for (unsigned i = 0; i < dev->num_queues; i++) {
 		const char *why = NULL;
 
@@ -272,7 +277,8 @@ static void activate_on_loop(void *opaque)
 		if (why)
 			trouble = why;
 	}
-	dev->ops->activate(dev);
+	if (dev->ops->activate)
+		dev->ops->activate(dev);
 	if (trouble)
 		virtio_needs_reset(dev, trouble);
 }
@@ -300,9 +306,6 @@ void virtio_kick(struct virtio_dev *dev, unsigned queue)
 /* Nothing runs any more: clear what registers show and let the waiters go. Any thread. */
 static void finish_reset(struct virtio_dev *dev)
 {
-	/* A kick of the old driver must not reach the next one's queues. */
-	for (unsigned i = 0; i < dev->num_queues; i++)
-		drain(&dev->queue[i]);
 	if (dev->transport_ops && dev->transport_ops->reset)
 		dev->transport_ops->reset(dev->transport);
 	pthread_mutex_lock(&dev->lock);
@@ -316,11 +319,6 @@ static void reset_on_loop(void *opaque)
 {
 	struct virtio_dev *dev = opaque;
 
-	if (!dev->active) {
-		/* Its activation couldn't be posted. */
-		finish_reset(dev);
-		return;
-	}
 	for (unsigned i = 0; i < dev->num_queues; i++)
 		loop_remove_fd(dev->loop, dev->queue[i].kick_fd);
 	dev->quiescing = true;
@@ -331,8 +329,8 @@ void virtio_quiesced(struct virtio_dev *dev)
 {
 	assert(dev->quiescing);
 	dev->quiescing = false;
-	dev->active = false;
-	dev->ops->reset(dev);
+	if (dev->ops->reset)
+		dev->ops->reset(dev);
 	for (unsigned i = 0; i < dev->num_queues; i++)
 		virtq_stop(&dev->queue[i].vq);
 	finish_reset(dev);
@@ -351,18 +349,10 @@ static void begin_reset(struct virtio_dev *dev)
 	bool ran = atomic_load(&dev->status) & VIRTIO_STATUS_DRIVER_OK;
 
 	pthread_mutex_unlock(&dev->lock);
-	if (!ran) {
+	if (ran)
+		loop_post(dev->loop, &dev->reset);
+	else
 		finish_reset(dev);
-		return;
-	}
-	if (loop_post(dev->loop, reset_on_loop, dev) == 0)
-		return;
-	/* The status stays as it is: the driver sees that the reset didn't happen. */
-	log_error("%s: out of memory, the device can't be reset", dev->name);
-	pthread_mutex_lock(&dev->lock);
-	dev->resetting = false;
-	pthread_cond_broadcast(&dev->reset_done);
-	pthread_mutex_unlock(&dev->lock);
 }
 
 void virtio_wait_reset(struct virtio_dev *dev)
@@ -411,12 +401,9 @@ void virtio_set_status(struct virtio_dev *dev, uint8_t status)
 	atomic_store(&dev->status, wanted);
 
 	/* Posted under the lock, so that no reset can be posted before it. */
-	bool failed = (wanted & ~old & VIRTIO_STATUS_DRIVER_OK) &&
-		      loop_post(dev->loop, activate_on_loop, dev) < 0;
-
+	if (wanted & ~old & VIRTIO_STATUS_DRIVER_OK)
+		loop_post(dev->loop, &dev->activation);
 	pthread_mutex_unlock(&dev->lock);
-	if (failed)
-		virtio_needs_reset(dev, "out of memory on the host");
 }
 
 /*

@@ -53,15 +53,19 @@ enum virtio_status {
 
 struct virtio_dev;
 
+/* NULL where a device has nothing to do, except for kick and quiesce. */
 struct virtio_dev_ops {
-	/* DRIVER_OK: the queues run. Loop thread. */
+	/*
+	 * DRIVER_OK: the queues run. What they hold already follows as a kick. Loop
+	 * thread.
+	 */
 	void (*activate)(struct virtio_dev *dev);
 	/* The driver rang queue @queue (its eventfd is already drained). Loop thread. */
 	void (*kick)(struct virtio_dev *dev, unsigned queue);
 	/*
 	 * Read or write @len bytes of device config space at @offset; the core has
 	 * checked offset + len <= config_size. vCPU thread, dev->lock held.
-	 * config_write may be NULL: writes are ignored.
+	 * Without config_write, writes are ignored.
 	 */
 	void (*config_read)(struct virtio_dev *dev, unsigned offset, void *buf, unsigned len);
 	void (*config_write)(struct virtio_dev *dev, unsigned offset, const void *buf,
@@ -116,10 +120,10 @@ struct virtio_dev {
 	pthread_cond_t reset_done;
 	_Atomic uint8_t status;	  /* changed under lock */
 	bool resetting;		  /* lock */
-	bool active;		  /* loop thread: queues run */
-	bool quiescing;		  /* loop thread */
+	bool quiescing;		  /* loop thread: from quiesce to virtio_quiesced; start nothing */
 	uint64_t driver_features; /* lock; constant from FEATURES_OK to the end of a reset */
 	_Atomic uint32_t config_generation;
+	struct loop_work activation, reset; /* what each does on the loop's thread */
 	struct virtio_queue queue[VIRTIO_MAX_QUEUES];
 	const struct virtio_transport_ops *transport_ops;
 	void *transport; /* borrows */

@@ -53,7 +53,7 @@ static void queue_run(struct blk_queue *queue)
 	unsigned budget = vring->vq.config.size;
 
 	queue->starved = false;
-	if (blk->draining || vring->vq.state != VIRTQ_RUNNING)
+	if (blk->dev.quiescing || vring->vq.state != VIRTQ_RUNNING)
 		return;
 	do {
 		virtq_disable_kicks(&vring->vq);
@@ -85,10 +85,8 @@ static void blk_batch_done(void *opaque)
 		if (blk->queue[i].starved)
 			queue_run(&blk->queue[i]);
 	blk_publish(blk);
-	if (blk->draining && !blk->inflight) {
-		blk->draining = false;
+	if (blk->dev.quiescing && !blk->inflight)
 		virtio_quiesced(&blk->dev);
-	}
 }
 
 static void blk_kick(struct virtio_dev *dev, unsigned queue)
@@ -99,20 +97,10 @@ static void blk_kick(struct virtio_dev *dev, unsigned queue)
 	blk_publish(blk);
 }
 
-/* Buffers that were made available before DRIVER_OK have no kick of their own. */
-static void blk_activate(struct virtio_dev *dev)
-{
-	for (unsigned i = 0; i < dev->num_queues; i++)
-		blk_kick(dev, i);
-}
-
 /* Requests in flight end by themselves, none of them waits for the guest. */
 static void blk_quiesce(struct virtio_dev *dev)
 {
-	struct virtio_blk *blk = to_blk(dev);
-
-	blk->draining = blk->inflight > 0;
-	if (!blk->draining)
+	if (!to_blk(dev)->inflight)
 		virtio_quiesced(dev);
 }
 
@@ -130,7 +118,6 @@ static void blk_config_read(struct virtio_dev *dev, unsigned offset, void *buf, 
 }
 
 static const struct virtio_dev_ops blk_ops = {
-	.activate = blk_activate,
 	.kick = blk_kick,
 	.config_read = blk_config_read,
 	.quiesce = blk_quiesce,
@@ -226,9 +213,7 @@ static int blk_init(struct virtio_blk *blk, const struct virtio_blk_config *conf
 	/* Not NUL-terminated when it is as long as the field (5.2.6.2). */
 	memcpy(blk->id, config->name, strnlen(config->name, BLK_ID_BYTES));
 	blk_describe(blk);
-	ret = virtio_init(dev, err);
-	blk->ready = !ret;
-	return ret;
+	return virtio_init(dev, err);
 }
 
 int virtio_blk_create(struct virtio_blk **ret_blk, const struct virtio_blk_config *config,
@@ -258,8 +243,7 @@ void virtio_blk_destroy(struct virtio_blk *blk)
 {
 	if (!blk)
 		return;
-	if (blk->ready)
-		virtio_finish(&blk->dev);
+	virtio_finish(&blk->dev);
 	blk->block->ops->destroy(blk->block);
 	for (unsigned i = 0; i < VIRTIO_MAX_QUEUES; i++)
 		free(blk->queue[i].slots);

@@ -100,8 +100,6 @@ struct virtio_blk {
 	struct block *block;	       /* owns */
 	struct blk_wire_config config; /* constant */
 	char id[BLK_ID_BYTES];
-	bool ready;    /* dev is initialised */
-	bool draining; /* quiesce waits for what is in flight: start nothing */
 	unsigned inflight;
 	struct blk_queue queue[VIRTIO_MAX_QUEUES];
 };

@@ -135,7 +135,7 @@ static int slot_prepare(struct blk_slot *slot)
 		int ret = 0;
 
 		/* A reset waits: what the driver gave up needn't be finished. */
-		if (blk->draining && slot->moved)
+		if (blk->dev.quiescing && slot->moved)
 			return -ECANCELED;
 		if (slot->type == VIRTIO_BLK_T_IN || slot->type == VIRTIO_BLK_T_OUT)
 			ret = slot_map_round(slot);

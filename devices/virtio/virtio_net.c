@@ -90,8 +90,6 @@ struct virtio_net {
 	struct net_backend *net;       /* owns */
 	struct net_wire_config config; /* constant but for the status */
 	_Atomic bool link_down;	       /* written by the loop, read by config_read */
-	bool ready;		       /* dev is initialised */
-	bool running;		       /* between activate and quiesce */
 	bool tx_full;		       /* the backend takes no more; writable() follows */
 	struct rx_frame rx;
 	struct virtq_chain chain; /* the one in hand, of either queue */
@@ -258,7 +256,7 @@ static void rx_run(struct virtio_net *vnet)
 	struct virtio_queue *queue = &vnet->dev.queue[QUEUE_RX];
 	bool pushed = false, starved = false;
 
-	if (!vnet->running || queue->vq.state != VIRTQ_RUNNING)
+	if (queue->vq.state != VIRTQ_RUNNING)
 		return;
 	virtq_disable_kicks(&queue->vq);
 	for (unsigned budget = BUDGET; budget && !starved; budget--) {
@@ -342,7 +340,7 @@ static void tx_run(struct virtio_net *vnet)
 	struct virtio_queue *queue = &vnet->dev.queue[QUEUE_TX];
 	unsigned budget = BUDGET;
 
-	if (!vnet->running || vnet->tx_full || queue->vq.state != VIRTQ_RUNNING)
+	if (vnet->tx_full || queue->vq.state != VIRTQ_RUNNING)
 		return;
 	do {
 		virtq_disable_kicks(&queue->vq);
@@ -416,9 +414,6 @@ static void net_activate(struct virtio_dev *dev)
 				tun |= map[i].tun;
 	}
 	vnet->net->ops->set_offload(vnet->net, tun);
-	vnet->running = true;
-	rx_run(vnet);
-	tx_run(vnet);
 }
 
 /* Nothing is ever in flight between two turns of the loop. */
@@ -426,7 +421,6 @@ static void net_quiesce(struct virtio_dev *dev)
 {
 	struct virtio_net *vnet = to_vnet(dev);
 
-	vnet->running = false;
 	vnet->net->ops->watch(vnet->net, false);
 	virtio_quiesced(dev);
 }
@@ -435,7 +429,7 @@ static void net_reset(struct virtio_dev *dev)
 {
 	struct virtio_net *vnet = to_vnet(dev);
 
-	vnet->running = vnet->tx_full = false;
+	vnet->tx_full = false;
 	vnet->rx.len = 0;
 }
 
@@ -480,7 +474,6 @@ static int net_init(struct virtio_net *vnet, const struct virtio_net_config *con
 		    struct dma_view *view, struct loop *loop, struct err *err)
 {
 	struct virtio_dev *dev = &vnet->dev;
-	int ret;
 
 	vnet->chain.buf = vnet->buf;
 	vnet->chain.max = QUEUE_SIZE;
@@ -502,9 +495,7 @@ static int net_init(struct virtio_net *vnet, const struct virtio_net_config *con
 	dev->view = view;
 	dev->access_platform = config->access_platform;
 	net_describe(vnet, config);
-	ret = virtio_init(dev, err);
-	vnet->ready = !ret;
-	return ret;
+	return virtio_init(dev, err);
 }
 
 int virtio_net_create(struct virtio_net **ret_vnet, const struct virtio_net_config *config,
@@ -534,8 +525,7 @@ void virtio_net_destroy(struct virtio_net *vnet)
 		return;
 	/* The backend first: it calls back into the card. */
 	vnet->net->ops->destroy(vnet->net);
-	if (vnet->ready)
-		virtio_finish(&vnet->dev);
+	virtio_finish(&vnet->dev);
 	free(vnet);
 }
 

@@ -19,7 +19,6 @@
 
 struct virtio_rng {
 	struct virtio_dev dev;
-	bool quiet; /* quiesced: serve nothing until the next activation */
 	struct virtq_chain chain;
 	struct virtq_buf buf[QUEUE_SIZE];
 	unsigned char bytes[CHUNK];
@@ -75,8 +74,6 @@ static void rng_kick(struct virtio_dev *dev, unsigned index)
 	struct virtio_queue *queue = &dev->queue[index];
 	unsigned budget = BUDGET;
 
-	if (rng->quiet || queue->vq.state != VIRTQ_RUNNING)
-		return;
 	do {
 		virtq_disable_kicks(&queue->vq);
 	} while (take(rng, &queue->vq, &budget) && virtq_enable_kicks(&queue->vq));
@@ -86,37 +83,10 @@ static void rng_kick(struct virtio_dev *dev, unsigned index)
 		virtio_publish(dev, index);
 }
 
-static void rng_activate(struct virtio_dev *dev)
-{
-	to_rng(dev)->quiet = false;
-	rng_kick(dev, 0);
-}
-
-static void rng_quiesce(struct virtio_dev *dev)
-{
-	to_rng(dev)->quiet = true;
-	virtio_quiesced(dev);
-}
-
-static void rng_reset(struct virtio_dev *dev)
-{
-	(void)dev; /* no state */
-}
-
-/* There is no config space; the core never gets here. */
-static void rng_config_read(struct virtio_dev *dev, unsigned offset, void *buf, unsigned len)
-{
-	(void)dev;
-	(void)offset;
-	memset(buf, 0, len);
-}
-
+/* No configuration, no state, and nothing in flight between two kicks. */
 static const struct virtio_dev_ops rng_ops = {
-	.activate = rng_activate,
 	.kick = rng_kick,
-	.config_read = rng_config_read,
-	.quiesce = rng_quiesce,
-	.reset = rng_reset,
+	.quiesce = virtio_quiesced,
 };
 
 int virtio_rng_create(struct virtio_rng **ret_rng, const char *name, bool access_platform,

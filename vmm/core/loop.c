@@ -22,7 +22,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
-#include "vmm/base/list.h"
 #include "vmm/base/types.h"
 
 #define LOOP_BATCH 32 /* events per epoll_wait */
@@ -31,15 +30,6 @@ struct watch {
 	loop_fd_fn fn; /* NULL: the fd isn't watched */
 	void *opaque;
 	uint32_t generation;
-};
-
-/* A queued call: on the heap (loop_post), or on the stack of who waits (loop_call). */
-struct call {
-	struct list link;
-	loop_call_fn fn;
-	void *opaque;
-	bool waited; /* somebody owns it and waits for done */
-	bool done;   /* protected by the loop's mutex */
 };
 
 struct loop {
@@ -53,8 +43,8 @@ struct loop {
 	uint32_t generation; /* of the newest watch */
 	/* Any thread, under the mutex: */
 	pthread_mutex_t mutex;
-	pthread_cond_t done; /* some waited call was done */
-	struct list calls;
+	pthread_cond_t done; /* some call that is waited for was done */
+	struct list works;   /* struct loop_work.link */
 };
 
 static void loop_wake(struct loop *loop)
@@ -66,35 +56,23 @@ static void loop_wake(struct loop *loop)
 		return;
 }
 
-/* Take the first call off the queue; NULL when it is empty. */
-static struct call *loop_pop_call(struct loop *loop)
+/* Take the first work off the queue; NULL when it is empty. */
+static struct loop_work *loop_pop(struct loop *loop)
 {
-	struct call *call = NULL;
+	struct loop_work *work = NULL;
 
 	pthread_mutex_lock(&loop->mutex);
-	if (!list_empty(&loop->calls)) {
-		call = container_of(loop->calls.next, struct call, link);
-		list_del(&call->link);
+	if (!list_empty(&loop->works)) {
+		work = container_of(loop->works.next, struct loop_work, link);
+		list_del(&work->link);
+		work->queued = false;
 	}
 	pthread_mutex_unlock(&loop->mutex);
-	return call;
+	return work;
 }
 
-static void loop_finish_call(struct loop *loop, struct call *call)
-{
-	if (!call->waited) {
-		free(call);
-		return;
-	}
-	/* The waiter's stack frame, and @call with it, may be gone after the unlock. */
-	pthread_mutex_lock(&loop->mutex);
-	call->done = true;
-	pthread_cond_broadcast(&loop->done);
-	pthread_mutex_unlock(&loop->mutex);
-}
-
-/* The watch of the eventfd: run the calls that are queued now. */
-static void loop_run_calls(void *opaque, uint32_t events)
+/* The watch of the eventfd: do the works that are queued now. */
+static void loop_run_works(void *opaque, uint32_t events)
 {
 	struct loop *loop = opaque;
 	const struct list *last;
@@ -104,19 +82,19 @@ static void loop_run_calls(void *opaque, uint32_t events)
 	if (read(loop->wake_fd, &count, sizeof(count)) < 0)
 		return;
 	pthread_mutex_lock(&loop->mutex);
-	last = loop->calls.prev;
+	last = loop->works.prev;
 	pthread_mutex_unlock(&loop->mutex);
 
-	bool was_last = last == &loop->calls; /* The head: nothing is queued. */
+	bool was_last = last == &loop->works; /* The head: nothing is queued. */
 
 	while (!was_last && !atomic_load_explicit(&loop->stop, memory_order_relaxed)) {
-		struct call *call = loop_pop_call(loop);
+		struct loop_work *work = loop_pop(loop);
 
-		if (!call)
+		if (!work)
 			break;
-		was_last = &call->link == last;
-		call->fn(call->opaque);
-		loop_finish_call(loop, call);
+		was_last = &work->link == last;
+		/* It may free the work, or post it again. */
+		work->fn(work->opaque);
 	}
 }
 
@@ -234,39 +212,57 @@ bool loop_is_current(const struct loop *loop)
 	return pthread_equal(loop->thread, pthread_self());
 }
 
-static void loop_queue(struct loop *loop, struct call *call)
+void loop_post(struct loop *loop, struct loop_work *work)
 {
 	pthread_mutex_lock(&loop->mutex);
-	list_add_tail(&loop->calls, &call->link);
+
+	bool fresh = !work->queued;
+
+	if (fresh) {
+		work->queued = true;
+		list_add_tail(&loop->works, &work->link);
+	}
 	pthread_mutex_unlock(&loop->mutex);
-	loop_wake(loop);
+	if (fresh)
+		loop_wake(loop);
 }
 
-int loop_post(struct loop *loop, loop_call_fn fn, void *opaque)
-{
-	struct call *call = malloc(sizeof(*call));
+/* A call that somebody waits for. */
+struct waited {
+	struct loop_work work;
+	struct loop *loop;
+	loop_call_fn fn;
+	void *opaque;
+	bool done; /* under the loop's mutex */
+};
 
-	if (!call)
-		return -ENOMEM;
-	*call = (struct call){ .fn = fn, .opaque = opaque };
-	loop_queue(loop, call);
-	return 0;
+static void run_waited(void *opaque)
+{
+	struct waited *call = opaque;
+	struct loop *loop = call->loop;
+
+	call->fn(call->opaque);
+	/* The waiter's stack frame, and @call with it, may be gone after the unlock. */
+	pthread_mutex_lock(&loop->mutex);
+	call->done = true;
+	pthread_cond_broadcast(&loop->done);
+	pthread_mutex_unlock(&loop->mutex);
 }
 
-int loop_call(struct loop *loop, loop_call_fn fn, void *opaque)
+void loop_call(struct loop *loop, loop_call_fn fn, void *opaque)
 {
-	struct call call = { .fn = fn, .opaque = opaque, .waited = true };
+	struct waited call = { .loop = loop, .fn = fn, .opaque = opaque };
 
 	if (loop_is_current(loop)) {
 		fn(opaque);
-		return 0;
+		return;
 	}
-	loop_queue(loop, &call);
+	call.work = (struct loop_work){ .fn = run_waited, .opaque = &call };
+	loop_post(loop, &call.work);
 	pthread_mutex_lock(&loop->mutex);
 	while (!call.done)
 		pthread_cond_wait(&loop->done, &loop->mutex);
 	pthread_mutex_unlock(&loop->mutex);
-	return 0;
 }
 
 /* Start the thread with every signal blocked: they are for the main thread alone. */
@@ -287,13 +283,11 @@ static int loop_start(struct loop *loop, const char *name)
 /* Free a loop whose thread doesn't run. */
 static void loop_free(struct loop *loop)
 {
-	struct call *call;
+	struct loop_work *work;
 
-	while ((call = loop_pop_call(loop))) {
-		/* A waiter would wait for ever: nobody may call a loop that is being destroyed. */
-		assert(!call->waited);
-		free(call);
-	}
+	/* A waiter would wait for ever: nobody may call a loop that is being destroyed. */
+	while ((work = loop_pop(loop)))
+		assert(work->fn != run_waited);
 	if (loop->wake_fd >= 0)
 		close(loop->wake_fd);
 	if (loop->epoll_fd >= 0)
@@ -313,14 +307,14 @@ int loop_create(struct loop **ret_loop, const char *name, struct err *err)
 		return err_set(err, ENOMEM, "event loop %s: out of host memory", name);
 	pthread_mutex_init(&loop->mutex, NULL);
 	pthread_cond_init(&loop->done, NULL);
-	list_init(&loop->calls);
+	list_init(&loop->works);
 	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (loop->epoll_fd < 0 || loop->wake_fd < 0) {
 		rc = err_set(err, errno, "event loop %s: %m", name);
 		goto fail;
 	}
-	rc = loop_watch(loop, loop->wake_fd, EPOLLIN, loop_run_calls, loop);
+	rc = loop_watch(loop, loop->wake_fd, EPOLLIN, loop_run_works, loop);
 	if (rc < 0) {
 		err_set(err, -rc, "event loop %s: %s", name, strerror(-rc));
 		goto fail;

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "vmm/base/err.h"
+#include "vmm/base/list.h"
 
 struct loop;
 
@@ -42,13 +43,30 @@ int loop_set_events(struct loop *loop, int fd, uint32_t events);
  */
 void loop_remove_fd(struct loop *loop, int fd);
 
-/* Run @fn(@opaque) on the loop's thread, soon, in order of the calls. Any thread. 0 or -ENOMEM. */
-int loop_post(struct loop *loop, loop_call_fn fn, void *opaque);
+/*
+ * A call that a loop is to make. Embedded in whatever it is about, so that posting
+ * it can't fail; the owner sets @fn and @opaque and zeroes the rest.
+ */
+struct loop_work {
+	loop_call_fn fn;
+	void *opaque;
+	/* The loop's, under its mutex. */
+	struct list link;
+	bool queued;
+};
 
 /*
- * As loop_post, but return only after it ran; on the loop's own thread it runs
- * at once. Never call it while holding a lock that @fn takes.
+ * Have @work done on the loop's thread, once, soon, in order of the calls; one that
+ * waits for its turn already keeps it. @work must stay until then, or until the
+ * loop is destroyed; it may be posted again from @fn. Any thread.
  */
-int loop_call(struct loop *loop, loop_call_fn fn, void *opaque);
+void loop_post(struct loop *loop, struct loop_work *work);
+
+/*
+ * Run @fn(@opaque) on the loop's thread in the same order, and return when it ran;
+ * on the loop's own thread it runs at once. Never call it while holding a lock that
+ * @fn takes.
+ */
+void loop_call(struct loop *loop, loop_call_fn fn, void *opaque);
 
 #endif

@@ -50,7 +50,8 @@ static void nothing(void *opaque)
 {
 }
 
-static void activate(uint64_t features)
+/* All that a driver does before DRIVER_OK. */
+static void prepare(uint64_t features)
 {
 	struct virtio_dev *dev = env.dev;
 
@@ -69,7 +70,12 @@ static void activate(uint64_t features)
 		virtio_set_queue_addr(dev, q, 2, false, USED(q));
 		virtio_set_queue_enabled(dev, q, true);
 	}
-	virtio_set_status(dev, 15);
+}
+
+static void activate(uint64_t features)
+{
+	prepare(features);
+	virtio_set_status(env.dev, 15);
 	/* Activation is the loop's, and drops the faults of the time before it. */
 	loop_call(env.loop, nothing, NULL);
 }
@@ -118,11 +124,16 @@ static void set_desc(unsigned q, unsigned i, uint64_t addr, uint32_t len, uint16
 	memcpy(d + 14, &next, 2);
 }
 
-static void offer(unsigned q, uint16_t head)
+static void make_available(unsigned q, uint16_t head)
 {
 	memcpy(at(AVAIL(q)) + 4 + 2 * (env.avail[q] % QSIZE), &head, 2);
 	env.avail[q]++;
 	atomic_store((_Atomic uint16_t *)(void *)(at(AVAIL(q)) + 2), env.avail[q]);
+}
+
+static void offer(unsigned q, uint16_t head)
+{
+	make_available(q, head);
 	virtio_kick(env.dev, q);
 }
 
@@ -636,6 +647,22 @@ Test(viommu, spec_60_a_broken_ring_needs_a_reset)
 	virtio_host_reset(env.dev);
 	activate(ALL_FEATURES);
 	cr_assert_eq(attach(1, 8), 0);
+}
+
+/* They have no kick of their own (3.1.1). */
+Test(viommu, requests_made_available_before_driver_ok)
+{
+	const struct virtio_iommu_probe req = { .head.type = VIRTIO_IOMMU_T_PROBE,
+						.endpoint = le32_from(8) };
+
+	virtio_host_reset(env.dev);
+	prepare(ALL_FEATURES);
+	memcpy(at(IN), &req, sizeof(req));
+	set_desc(0, 0, IN, sizeof(req), NEXT, 1);
+	set_desc(0, 1, OUT, IOMMU_PROBE_SIZE + 4, WRITE, 0);
+	make_available(0, 0);
+	virtio_set_status(env.dev, 15);
+	cr_assert_eq(wait_used(0, NULL), IOMMU_PROBE_SIZE + 4);
 }
 
 Test(viommu, a_batch_of_requests)

@@ -141,8 +141,8 @@ static inline void testdev_nop(void *opaque)
 static inline void testdev_sync(struct testdev *d)
 {
 	/* Twice: a kick's eventfd may be seen only in the turn after the call. */
-	cr_assert_eq(loop_call(d->loop, testdev_nop, NULL), 0);
-	cr_assert_eq(loop_call(d->loop, testdev_nop, NULL), 0);
+	loop_call(d->loop, testdev_nop, NULL);
+	loop_call(d->loop, testdev_nop, NULL);
 }
 
 /* True when @counter reaches @want within two seconds. */

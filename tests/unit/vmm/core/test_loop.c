@@ -1,4 +1,5 @@
 /* The loop: order, no stale callback, and an end that neither hangs nor leaks. */
+#include "vmm/base/types.h"
 #include "vmm/core/loop.h"
 
 #include <criterion/criterion.h>
@@ -44,6 +45,7 @@ struct trace {
 };
 
 struct step {
+	struct loop_work work;
 	struct trace *trace;
 	unsigned number;
 };
@@ -63,11 +65,11 @@ Test(loop, posts_run_in_order_and_before_a_later_call, .timeout = 10)
 
 	t.loop = make();
 	for (unsigned i = 0; i < 999; i++) {
-		steps[i] = (struct step){ &t, i };
-		cr_assert_eq(loop_post(t.loop, on_step, &steps[i]), 0);
+		steps[i] = (struct step){ { .fn = on_step, .opaque = &steps[i] }, &t, i };
+		loop_post(t.loop, &steps[i].work);
 	}
-	steps[999] = (struct step){ &t, 999 };
-	cr_assert_eq(loop_call(t.loop, on_step, &steps[999]), 0);
+	steps[999] = (struct step){ .trace = &t, .number = 999 };
+	loop_call(t.loop, on_step, &steps[999]);
 	/* loop_call has returned: everything before it is visible without a lock. */
 	cr_assert_eq(t.n, 1000);
 	for (unsigned i = 0; i < 1000; i++)
@@ -274,7 +276,40 @@ Test(loop, one_watch_per_fd_whose_events_can_change, .timeout = 5)
 	close(r.fd);
 }
 
+/* A call that waits for its turn isn't queued again; one that had it is. */
+struct posted_often {
+	struct loop *loop;
+	struct loop_work work;
+	unsigned runs;
+};
+
+static void count_run(void *opaque)
+{
+	((struct posted_often *)opaque)->runs++;
+}
+
+static void post_often(void *opaque)
+{
+	struct posted_often *p = opaque;
+
+	for (int i = 0; i < 5; i++)
+		loop_post(p->loop, &p->work);
+}
+
+Test(loop, a_post_that_waits_is_one_call, .timeout = 5)
+{
+	struct posted_often p = { .loop = make(), .work = { .fn = count_run, .opaque = &p } };
+
+	for (unsigned round = 1; round <= 3; round++) {
+		loop_call(p.loop, post_often, &p);
+		loop_call(p.loop, nothing, NULL);
+		cr_assert_eq(p.runs, round);
+	}
+	loop_destroy(p.loop);
+}
+
 struct busy {
+	struct loop_work work;
 	struct loop *loop;
 	int fd;
 	_Atomic bool served;
@@ -285,7 +320,7 @@ static void repost(void *opaque)
 	struct busy *b = opaque;
 
 	if (!b->served)
-		loop_post(b->loop, repost, b);
+		loop_post(b->loop, &b->work);
 }
 
 static void on_served(void *opaque, uint32_t events)
@@ -305,10 +340,10 @@ static void watch_busy(void *opaque)
 
 Test(loop, a_call_that_posts_itself_starves_no_descriptor, .timeout = 5)
 {
-	struct busy b = { .loop = make(), .fd = make_eventfd(0) };
+	struct busy b = { { .fn = repost, .opaque = &b }, .loop = make(), .fd = make_eventfd(0) };
 
 	loop_call(b.loop, watch_busy, &b);
-	loop_post(b.loop, repost, &b);
+	loop_post(b.loop, &b.work);
 	ring(b.fd);
 	while (!b.served)
 		usleep(1000);
@@ -320,16 +355,19 @@ static void spin_forever(void *opaque)
 {
 	struct busy *b = opaque;
 
-	loop_post(b->loop, spin_forever, b);
+	loop_post(b->loop, &b->work);
 }
 
-Test(loop, destroy_ends_a_busy_loop_and_frees_what_is_queued, .timeout = 5)
+Test(loop, destroy_ends_a_busy_loop, .timeout = 5)
 {
-	struct busy b = { .loop = make() };
+	static struct busy b[100];
+	struct loop *loop = make();
 
-	for (unsigned i = 0; i < 100; i++)
-		loop_post(b.loop, spin_forever, &b);
-	loop_destroy(b.loop);
+	for (unsigned i = 0; i < ARRAY_SIZE(b); i++) {
+		b[i] = (struct busy){ { .fn = spin_forever, .opaque = &b[i] }, .loop = loop };
+		loop_post(loop, &b[i].work);
+	}
+	loop_destroy(loop);
 	loop_destroy(NULL);
 }
 
