@@ -75,6 +75,7 @@ struct rx_frame {
 	unsigned len;	/* with its header; 0: none */
 	unsigned done;	/* bytes copied */
 	unsigned count; /* buffers taken so far */
+	unsigned slots; /* ... and the descriptors that they hold */
 	bool bad;	/* drop it: its buffers go back empty */
 	struct {
 		uint16_t head;
@@ -187,14 +188,15 @@ static void rx_begin(struct virtio_net *vnet, unsigned len)
 	header.num_buffers = le16_from(1);
 	memcpy(vnet->rx.data, &header, sizeof(header));
 	vnet->rx.len = len;
-	vnet->rx.done = vnet->rx.count = 0;
+	vnet->rx.done = vnet->rx.count = vnet->rx.slots = 0;
 	vnet->rx.bad = false;
 }
 
 /*
  * Copy the next part of the frame into the chain in hand. A frame is bad when
  * its first buffer is too small for what must be in one piece, when the guest
- * unmapped a buffer, and when the buffers are more than an honest queue holds.
+ * unmapped a buffer, and when it takes more buffers than the driver can have
+ * available at a time.
  */
 static void rx_fill(struct virtio_net *vnet)
 {
@@ -208,6 +210,7 @@ static void rx_fill(struct virtio_net *vnet)
 	rx->used[rx->count].head = vnet->chain.head;
 	rx->used[rx->count].len = n;
 	rx->count++;
+	rx->slots += vnet->chain.slots;
 	if (room < (rx->count > 1 ? 1 : mergeable ? NET_HDR_SIZE : rx->len)) {
 		log_limited(&vnet->dev.log, "%s: a receive buffer of %llu bytes is too small",
 			    vnet->dev.name, (unsigned long long)room);
@@ -217,7 +220,7 @@ static void rx_fill(struct virtio_net *vnet)
 		rx->bad = true;
 	}
 	rx->done += n;
-	if (rx->count == QUEUE_SIZE && rx->done < rx->len)
+	if (rx->slots >= vnet->dev.queue[QUEUE_RX].vq.config.size && rx->done < rx->len)
 		rx->bad = true;
 }
 

@@ -245,7 +245,6 @@ static int ring_enter(struct virtq *vq)
 
 	if (!ring_try_enter(vq, &fault, &dir))
 		return 0;
-	vq->errors++;
 	dma_fault(vq->port, fault, dir);
 	return -EFAULT;
 }
@@ -292,7 +291,6 @@ void virtq_start(struct virtq *vq, const struct virtq_config *config, struct dma
 		.config = *config,
 		.event_idx = event_idx,
 		.indirect = indirect,
-		.errors = vq->errors,
 	};
 	if (size == 0 || size > VIRTQ_MAX_SIZE || (size & (size - 1)) != 0)
 		return;
@@ -306,7 +304,7 @@ void virtq_start(struct virtq *vq, const struct virtq_config *config, struct dma
 
 void virtq_stop(struct virtq *vq)
 {
-	*vq = (struct virtq){ .state = VIRTQ_STOPPED, .errors = vq->errors };
+	*vq = (struct virtq){ .state = VIRTQ_STOPPED };
 }
 
 /*
@@ -429,7 +427,6 @@ static int next_head(struct virtq *vq, uint16_t *ret_head)
 static int broken(struct virtq *vq)
 {
 	vq->state = VIRTQ_BROKEN;
-	vq->errors++;
 	return -EPROTO;
 }
 
@@ -452,13 +449,12 @@ int virtq_pop(struct virtq *vq, struct virtq_chain *chain)
 		return result < 0 ? broken(vq) : 0;
 	}
 	result = walk_direct(vq, chain, &table);
+	chain->slots = chain->out + chain->in + (result > 0);
 	ring_leave(vq);
 	if (result > 0)
 		result = walk_indirect(vq, chain, &table);
-	if (result == -EFAULT) {
-		vq->errors++;
+	if (result == -EFAULT)
 		return result;
-	}
 	if (result < 0 || chain->out_bytes + chain->in_bytes == 0)
 		return broken(vq);
 	vq->next_avail++;

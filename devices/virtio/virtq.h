@@ -30,7 +30,8 @@ struct virtq_chain {
 	uint16_t head;	  /* index to hand back with virtq_push */
 	unsigned out, in; /* counts; buf[0..out) readable, buf[out..out+in) writable */
 	uint64_t out_bytes, in_bytes;
-	unsigned max; /* capacity of buf */
+	unsigned slots; /* descriptors of the queue's own table that it holds */
+	unsigned max;	/* capacity of buf */
 	struct virtq_buf *buf;
 };
 
@@ -68,7 +69,6 @@ struct virtq {
 	uint16_t next_avail;	 /* free-running: next avail entry to read */
 	uint16_t next_used;	 /* free-running: next used entry to write */
 	uint16_t published_used; /* what the driver sees in used.idx */
-	uint64_t errors;	 /* malformed chains and unreachable rings */
 };
 
 /*

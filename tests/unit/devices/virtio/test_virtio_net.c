@@ -408,6 +408,32 @@ Test(virtio_net, absurd_receive_buffers, .timeout = 20)
 	rig_stop(&rig);
 }
 
+/* A frame that all buffers together can't hold would wait for ever, and the next ones too. */
+Test(virtio_net, a_frame_larger_than_the_ring_is_dropped, .timeout = 20)
+{
+	static struct rig rig;
+
+	for (unsigned parts = 1; parts <= 2; parts++) {
+		const struct part part[] = { { BUFFER(0), 60, true }, { BUFFER(1), 40, true } };
+		unsigned chains = DRIVER_SIZE / parts;
+
+		rig_start(&rig, true, 0);
+		rig.wire.big_len = 60000;
+		make_frame(rig.wire.big, 60000, 1);
+		for (unsigned i = 0; i < chains; i++)
+			driver_offer(&rig.d, RX, part, parts);
+		arrive(&rig);
+		driver_wait(&rig.d, RX, (uint16_t)chains);
+		for (unsigned i = 0; i < chains; i++)
+			expect_used(&rig, RX, i, 0);
+		add_frame(&rig, 80, 7);
+		offer_rx(&rig, BUFFER(2), 2000);
+		arrive(&rig);
+		driver_wait(&rig.d, RX, (uint16_t)(chains + 1));
+		rig_stop(&rig);
+	}
+}
+
 Test(virtio_net, offloads_follow_the_driver, .timeout = 20)
 {
 	static struct rig rig;
