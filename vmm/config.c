@@ -5,6 +5,7 @@
 #include <string.h>
 #include "vmm/config_internal.h"
 #include "vmm/config_value.h"
+#include "devices/iommu/iommu.h"
 
 /*
  * From words to struct config in three steps:
@@ -296,7 +297,7 @@ int config_parse(struct config *config, int argc, char *const argv[], struct err
 	struct config parsed = {
 		.cmdline = "",
 		.cpus = 1,
-		.max_mappings = CONFIG_DEFAULT_MAPPINGS,
+		.max_mappings = IOMMU_DEFAULT_TOTAL_MAPPINGS,
 		.memory = MIB(512),
 		.console = CONFIG_CONSOLE_STDIO,
 	};

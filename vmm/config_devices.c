@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "vmm/config_value.h"
+#include "devices/iommu/iommu.h"
 
 /*
  * --disk, --net, --vfio, --viommu: a table of keys each, and what can only be said when
@@ -281,7 +282,7 @@ int config_parse_viommu(struct config_parser *p, const char *value)
 			       CONFIG_MAX_VIOMMUS);
 	config->viommu[i].address_width = 48;
 	config->viommu[i].granule = CONFIG_MIN_GRANULE;
-	config->viommu[i].max_mappings = CONFIG_DEFAULT_DOMAIN_MAPPINGS;
+	config->viommu[i].max_mappings = IOMMU_DEFAULT_DOMAIN_MAPPINGS;
 
 	int r = value ? config_parse_list(p, "--viommu", keys, i, value) : 0;
 

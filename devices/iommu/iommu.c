@@ -162,7 +162,6 @@ static struct iommu_endpoint *make_endpoint(struct iommu *iommu, uint32_t id, co
 		.ops = &iommu_view_ops,
 		.ram = iommu->ram,
 		.epoch = &iommu->epoch,
-		.endpoint = id,
 	};
 	return ep;
 }

@@ -163,13 +163,15 @@ static bool add_owner_ref(const struct iommu_port *p, struct iommu_mapping *mapp
 {
 	uint8_t owner = atomic_load_explicit(&mapping->owner, memory_order_relaxed);
 
+	if (!p->number)
+		return false;
 	if (owner != p->number && (owner || !atomic_compare_exchange_strong_explicit(
 						    &mapping->owner, &owner, p->number,
 						    memory_order_relaxed, memory_order_relaxed)))
 		return false;
 	uint16_t refs = atomic_load_explicit(&mapping->owner_refs, memory_order_relaxed);
 
-	if (!p->number || refs == UINT16_MAX)
+	if (refs == UINT16_MAX)
 		return false;
 	atomic_store_explicit(&mapping->owner_refs, (uint16_t)(refs + 1), memory_order_relaxed);
 	return true;
@@ -193,7 +195,9 @@ static void view_ref(struct dma_port *port, void *handle)
  */
 static bool mapping_put(const struct iommu_port *p, struct iommu_mapping *mapping)
 {
-	bool owns = atomic_load_explicit(&mapping->owner, memory_order_relaxed) == p->number;
+	/* A port without a number owns nothing: 0 says that nobody does. */
+	bool owns = p->number &&
+		    atomic_load_explicit(&mapping->owner, memory_order_relaxed) == p->number;
 	uint16_t owner_refs = atomic_load_explicit(&mapping->owner_refs, memory_order_relaxed);
 	uint32_t refs;
 

@@ -22,10 +22,13 @@ static _Atomic(void *) *link_of(const struct slab *slab, void *object)
 	return (_Atomic(void *) *)(void *)((char *)object + slab->size - sizeof(void *));
 }
 
-/* Relaxed: late readers may look, but believe nothing. */
+/*
+ * Late readers may look, but believe nothing: release, so that who sees the link
+ * also sees what the owner did before, such as to say that the object has changed.
+ */
 static void push(struct slab *slab, void *object)
 {
-	atomic_store_explicit(link_of(slab, object), slab->free, memory_order_relaxed);
+	atomic_store_explicit(link_of(slab, object), slab->free, memory_order_release);
 	slab->free = object;
 	slab->num_free++;
 }

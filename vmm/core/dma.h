@@ -72,7 +72,6 @@ struct dma_view {
 	const struct dma_view_ops *ops;
 	struct ram *ram;	       /* borrows */
 	const _Atomic uint64_t *epoch; /* raised by every removal; a constant for identity */
-	uint32_t endpoint;	       /* the endpoint ID, for messages */
 };
 
 /*

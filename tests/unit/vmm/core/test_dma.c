@@ -80,7 +80,7 @@ static void setup(void)
 	env.write_ok = true;
 	for (int i = 0; i < 16; i++)
 		env.table[i] = i < 8 ? 7 - i : -1;
-	env.view = (struct dma_view){ &fake_ops, &env.ram, &env.epoch, 8 };
+	env.view = (struct dma_view){ &fake_ops, &env.ram, &env.epoch };
 	cr_assert_eq(dma_port_init(&env.port, &env.view), 0);
 }
 
