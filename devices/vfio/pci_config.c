@@ -116,24 +116,28 @@ void vfio_config_command(struct vfio_pci *v)
 	host_write(v, PCI_COMMAND, 2, command | PCI_COMMAND_MEMORY);
 }
 
-static void set_asleep(struct vfio_pci *v, bool asleep)
+static void set_asleep_locked(struct vfio_pci *v, bool asleep)
 {
-	pci_root_lock(v->pci.root);
 	v->pci.asleep = asleep;
 	pci_root_remap_locked(v->pci.root);
-	pci_root_unlock(v->pci.root);
 }
 
-/* The guest writes the power state: the BARs leave before the device falls asleep. */
+/*
+ * The guest writes the power state: the BARs leave before the device falls asleep.
+ * Under the lock as a whole, else another vCPU's write could bring them back in
+ * between.
+ */
 static void write_power(struct vfio_pci *v, unsigned offset, unsigned size, uint32_t value)
 {
 	uint8_t now[2];
 
-	set_asleep(v, true);
+	pci_root_lock(v->pci.root);
+	set_asleep_locked(v, true);
 	forward(v, offset, size, value);
 	if (!host_read(v, v->pm_cap + PCI_PM_CTRL, sizeof(now), now) ||
 	    (now[0] & PCI_PM_CTRL_STATE_MASK) != PCI_PM_CTRL_STATE_MASK)
-		set_asleep(v, false);
+		set_asleep_locked(v, false);
+	pci_root_unlock(v->pci.root);
 }
 
 /* Did the guest ask for a function-level reset by this write, which the host has done? */
@@ -164,7 +168,9 @@ static void config_written(struct pci_dev *pci, unsigned offset, unsigned size, 
 		pci_root_unlock(pci->root);
 	}
 	if (wrote_reset(v, offset, size, value)) {
-		set_asleep(v, false);
+		pci_root_lock(pci->root);
+		set_asleep_locked(v, false);
+		pci_root_unlock(pci->root);
 		pci_dev_reset(pci);
 		vfio_config_command(v);
 		pci_root_lock(pci->root);

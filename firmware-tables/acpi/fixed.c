@@ -29,11 +29,9 @@
 #define FADT_RESET_REG_SUPPORTED  (1 << 10)
 #define FADT_HW_REDUCED		  (1 << 20)
 
-#define MADT_LAPIC	0
-#define MADT_IOAPIC	1
-#define MADT_LAPIC_NMI	4
-#define MADT_X2APIC	9
-#define MADT_X2APIC_NMI 10
+#define MADT_LAPIC     0
+#define MADT_IOAPIC    1
+#define MADT_LAPIC_NMI 4
 
 #define MADT_ENABLED (1 << 0)
 #define NMI_LINT     1
@@ -78,20 +76,13 @@ void acpi_write_fadt(struct acpi_buf *buf, const struct platform *platform, uint
 
 static void write_cpu(struct acpi_buf *buf, uint32_t uid, uint32_t apic_id)
 {
-	if (apic_id <= XAPIC_MAX_ID && uid <= UINT8_MAX) {
-		acpi_put8(buf, MADT_LAPIC);
-		acpi_put8(buf, 8);
-		acpi_put8(buf, (uint8_t)uid);
-		acpi_put8(buf, (uint8_t)apic_id);
-		acpi_put32(buf, MADT_ENABLED);
-	} else {
-		acpi_put8(buf, MADT_X2APIC);
-		acpi_put8(buf, 16);
-		acpi_put16(buf, 0);
-		acpi_put32(buf, apic_id);
-		acpi_put32(buf, MADT_ENABLED);
-		acpi_put32(buf, uid);
-	}
+	/* Others would need x2APIC entries, and interrupt remapping to be reached by MSIs. */
+	assert(apic_id <= XAPIC_MAX_ID && uid <= XAPIC_MAX_ID);
+	acpi_put8(buf, MADT_LAPIC);
+	acpi_put8(buf, 8);
+	acpi_put8(buf, (uint8_t)uid);
+	acpi_put8(buf, (uint8_t)apic_id);
+	acpi_put32(buf, MADT_ENABLED);
 }
 
 /*
@@ -101,15 +92,12 @@ static void write_cpu(struct acpi_buf *buf, uint32_t uid, uint32_t apic_id)
 void acpi_write_madt(struct acpi_buf *buf, const struct platform *platform)
 {
 	size_t table = acpi_table_begin(buf, "APIC", 5);
-	bool x2apic = false;
 
 	acpi_put32(buf, (uint32_t)platform->lapic_base);
 	acpi_put32(buf, 0); /* flags: no dual 8259 */
 
-	for (unsigned i = 0; i < platform->num_cpus; i++) {
+	for (unsigned i = 0; i < platform->num_cpus; i++)
 		write_cpu(buf, i, platform->cpu_ids[i]);
-		x2apic |= platform->cpu_ids[i] > XAPIC_MAX_ID;
-	}
 
 	acpi_put8(buf, MADT_IOAPIC);
 	acpi_put8(buf, 12);
@@ -124,14 +112,6 @@ void acpi_write_madt(struct acpi_buf *buf, const struct platform *platform)
 	acpi_put8(buf, UINT8_MAX);
 	acpi_put16(buf, 0); /* polarity and trigger as the bus has them */
 	acpi_put8(buf, NMI_LINT);
-	if (x2apic) {
-		acpi_put8(buf, MADT_X2APIC_NMI);
-		acpi_put8(buf, 12);
-		acpi_put16(buf, 0);
-		acpi_put32(buf, UINT32_MAX);
-		acpi_put8(buf, NMI_LINT);
-		acpi_put_zeros(buf, 3);
-	}
 	acpi_table_end(buf, table);
 }
 
