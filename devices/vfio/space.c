@@ -55,8 +55,9 @@ void vfio_space_unmap_locked(struct vfio_space *s, uint64_t iova, uint64_t size)
 	int r = s->ops->unmap(s, iova, size);
 
 	if (r < 0)
-		log_warn("%s: the host fails to unmap 0x%" PRIx64 ", %" PRIu64 " KiB: %s", s->name,
-			 iova, size >> 10, strerror(-r));
+		log_limited(&s->log,
+			    "%s: the host fails to unmap 0x%" PRIx64 ", %" PRIu64 " KiB: %s",
+			    s->name, iova, size >> 10, strerror(-r));
 	s->count--;
 	s->said_limit = false;
 }
@@ -103,7 +104,8 @@ static int space_clear(struct dma_listener *listener, struct dma_ticket *ticket)
 	int r = s->count ? s->ops->unmap_all(s) : 0;
 
 	if (r < 0)
-		log_warn("%s: the host fails to unmap everything: %s", s->name, strerror(-r));
+		log_limited(&s->log, "%s: the host fails to unmap everything: %s", s->name,
+			    strerror(-r));
 	while (s->peers)
 		vfio_peer_remove_locked(s, s->peers, false);
 	s->count = 0;

@@ -29,6 +29,25 @@ static int container_of_space(struct vfio_space *space)
 	return container_of(space, struct type1_group, group.space)->container;
 }
 
+/*
+ * Did the host take back the group's last device? The container has no IOMMU then: nothing is
+ * mapped in it any more, and what the guest maps reaches nobody.
+ */
+static bool is_lost(struct vfio_space *space)
+{
+	struct vfio_iommu_type1_info info = { .argsz = sizeof(info) };
+
+	return vfio_ioctl(container_of_space(space), VFIO_IOMMU_GET_INFO, &info) == -EINVAL;
+}
+
+/* @request of the container: 0 or -errno; 0, too, when it is lost. */
+static int container_ioctl(struct vfio_space *space, unsigned long request, void *arg)
+{
+	int r = vfio_ioctl(container_of_space(space), request, arg);
+
+	return r == -EINVAL && is_lost(space) ? 0 : MIN(r, 0);
+}
+
 static int type1_map(struct vfio_space *space, uint64_t iova, uint64_t size, void *host,
 		     uint8_t perm)
 {
@@ -41,7 +60,7 @@ static int type1_map(struct vfio_space *space, uint64_t iova, uint64_t size, voi
 		.size = size,
 	};
 
-	return vfio_ioctl(container_of_space(space), VFIO_IOMMU_MAP_DMA, &map);
+	return container_ioctl(space, VFIO_IOMMU_MAP_DMA, &map);
 }
 
 static int type1_unmap(struct vfio_space *space, uint64_t iova, uint64_t size)
@@ -51,7 +70,7 @@ static int type1_unmap(struct vfio_space *space, uint64_t iova, uint64_t size)
 		.iova = iova,
 		.size = size,
 	};
-	int r = vfio_ioctl(container_of_space(space), VFIO_IOMMU_UNMAP_DMA, &unmap);
+	int r = container_ioctl(space, VFIO_IOMMU_UNMAP_DMA, &unmap);
 
 	/* What the host had isn't what was mapped. */
 	return r < 0 ? r : unmap.size == size ? 0 : -ENXIO;
@@ -63,9 +82,8 @@ static int type1_unmap_all(struct vfio_space *space)
 		.argsz = sizeof(unmap),
 		.flags = VFIO_DMA_UNMAP_FLAG_ALL,
 	};
-	int r = vfio_ioctl(container_of_space(space), VFIO_IOMMU_UNMAP_DMA, &unmap);
 
-	return r < 0 ? r : 0;
+	return container_ioctl(space, VFIO_IOMMU_UNMAP_DMA, &unmap);
 }
 
 static bool type1_holds(struct vfio_space *space, uint64_t iova)
@@ -75,7 +93,7 @@ static bool type1_holds(struct vfio_space *space, uint64_t iova)
 
 	if (r == 0)
 		type1_unmap(space, iova, space->granule);
-	return r == -EEXIST;
+	return r == -EEXIST || is_lost(space);
 }
 
 static bool type1_empty(struct vfio_space *space, uint64_t iova, uint64_t size)
@@ -87,8 +105,9 @@ static bool type1_empty(struct vfio_space *space, uint64_t iova, uint64_t size)
 	};
 
 	/* Success of size 0 when there is nothing, EINVAL when a mapping reaches beyond. */
-	return vfio_ioctl(container_of_space(space), VFIO_IOMMU_UNMAP_DMA, &unmap) == 0 &&
-	       unmap.size == 0;
+	return (vfio_ioctl(container_of_space(space), VFIO_IOMMU_UNMAP_DMA, &unmap) == 0 &&
+		unmap.size == 0) ||
+	       is_lost(space);
 }
 
 static const struct vfio_space_ops type1_ops = {
