@@ -44,9 +44,13 @@ struct vfio_group {
 	char name[32];
 };
 
-/* Make the members of @group that every implementation has. */
+/*
+ * Make the members of @group that every implementation has. In messages it is "VFIO group 7"
+ * and @suffix, "" or " by ...".
+ */
 void vfio_group_init(struct vfio_group *group, const struct vfio_group_ops *ops,
-		     const struct vfio_space_ops *space_ops, unsigned number, struct ram *ram);
+		     const struct vfio_space_ops *space_ops, unsigned number, const char *suffix,
+		     struct ram *ram);
 
 /* Open group @number with a Type1 container of its own. 0 or -errno with words. */
 int type1_open(struct vfio_group **ret_group, unsigned number, struct ram *ram, struct err *err);

@@ -254,7 +254,7 @@ int iommufd_open(struct vfio_group **ret_group, unsigned number, struct ram *ram
 		return err_set(err, -r, "the host's iommufd gives no address space: %s",
 			       strerror(-r));
 	}
-	vfio_group_init(&g->group, &group_ops, &ioas_ops, number, ram);
+	vfio_group_init(&g->group, &group_ops, &ioas_ops, number, " by iommufd", ram);
 	g->iommufd = iommufd;
 	g->ioas = alloc.out_ioas_id;
 	*ret_group = &g->group;

@@ -254,7 +254,7 @@ int type1_open(struct vfio_group **ret_group, unsigned number, struct ram *ram, 
 
 	if (!g)
 		return err_set(err, ENOMEM, "out of memory");
-	vfio_group_init(&g->group, &group_ops, &type1_ops, number, ram);
+	vfio_group_init(&g->group, &group_ops, &type1_ops, number, "", ram);
 	g->fd = g->container = -1;
 	int r = open_group(g, err);
 

@@ -58,12 +58,13 @@ int vfio_open_file(const char *path, const char *missing, struct err *err)
 }
 
 void vfio_group_init(struct vfio_group *group, const struct vfio_group_ops *ops,
-		     const struct vfio_space_ops *space_ops, unsigned number, struct ram *ram)
+		     const struct vfio_space_ops *space_ops, unsigned number, const char *suffix,
+		     struct ram *ram)
 {
 	group->ops = ops;
 	group->number = number;
 	group->keeper_fd = -1;
-	snprintf(group->name, sizeof(group->name), "VFIO group %u", number);
+	snprintf(group->name, sizeof(group->name), "VFIO group %u%s", number, suffix);
 	group->space.ops = space_ops;
 	group->space.ram = ram;
 	group->space.name = group->name;

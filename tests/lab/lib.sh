@@ -10,6 +10,10 @@ pass() { echo "ok $name: $*"; }
 fail() { echo "not ok $name: $*"; }
 note() { echo "# $*"; }
 want() { if [ "$2" = "$3" ]; then pass "$1"; else fail "$1: expected '$2', got '$3'"; fi; }
+# want_line WHAT PATTERN: moat printed such a line.
+want_line() {
+	if grep -qiE -- "$2" "$dir/stderr"; then pass "$1"; else fail "$1: no line in $dir/stderr"; fi
+}
 
 # guest_results: what the guest found itself. The terminal's carriage returns are no part of it.
 guest_results() {

@@ -167,3 +167,4 @@ user_runs() {
 
 test_user() { user_runs all; }
 test_limit() { user_runs limit "$moat_limit"; }
+test_peer() { user_runs peer; }

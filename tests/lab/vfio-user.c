@@ -7,6 +7,7 @@
  *
  *   vfio-user all BDF GROUP SERIAL         everything but the limit
  *   vfio-user limit BDF GROUP SERIAL MAX   more mappings than the host takes, which is MAX
+ *   vfio-user peer BDF GROUP SERIAL        a device's registers mapped for its DMA
  *
  * It prints a guest's checks (guest-images/guest/init). The disk's last MiB is
  * overwritten.
@@ -436,6 +437,19 @@ static unsigned count_reached(struct user *u, char *memory, unsigned count)
 	return n;
 }
 
+/*
+ * Registers for a device to reach: the guest's kernel has them mapped, whatever the host can. It
+ * looks at its side meanwhile.
+ */
+static void test_peer(struct user *u)
+{
+	check(u, map(u, TEST_IOVA, (void *)u->bar, PAGE) == 0, "registers are mapped");
+	printf("peer mapped\n");
+	fflush(stdout);
+	sleep(5);
+	check(u, unmap(u, TEST_IOVA, PAGE) == (int64_t)PAGE, "they are unmapped");
+}
+
 /* The guest's books have it all, the host's only what it takes: the device tells. */
 static void test_limit(struct user *u, unsigned max)
 {
@@ -471,14 +485,17 @@ int main(int argc, char **argv)
 {
 	struct user u = { 0 };
 
-	if (argc < 5 || (strcmp(argv[1], "limit") == 0) != (argc == 6)) {
-		fprintf(stderr, "usage: vfio-user all|limit BDF GROUP SERIAL [MAX]\n");
+	bool limit = argc > 1 && strcmp(argv[1], "limit") == 0;
+	bool peer = argc > 1 && strcmp(argv[1], "peer") == 0;
+
+	if (argc < 5 || limit != (argc > 5)) {
+		fprintf(stderr, "usage: vfio-user all|limit|peer BDF GROUP SERIAL [MAX]\n");
 		return 2;
 	}
 	u.bdf = argv[2];
 	u.serial = argv[4];
 	snprintf(u.group, sizeof(u.group), "/dev/vfio/%s", argv[3]);
-	if (argc == 5)
+	if (!limit && !peer)
 		test_attach(&u);
 	attach(&u);
 	open_device(&u);
@@ -488,8 +505,10 @@ int main(int argc, char **argv)
 		die("the driver's own memory");
 	if (!check(&u, start_controller(&u), "a driver in user space starts the controller"))
 		return 1;
-	if (argc == 6) {
+	if (limit) {
 		test_limit(&u, (unsigned)atoi(argv[5]));
+	} else if (peer) {
+		test_peer(&u);
 	} else {
 		test_size(&u, PAGE, "4 KiB");
 		test_size(&u, MIB(2), "2 MiB");
