@@ -68,7 +68,6 @@ struct vfio_space {
 	struct vfio_peer *peers; /* owns */
 	unsigned num_peers;
 	uint64_t count;	 /* mappings there are */
-	uint64_t limit;	 /* how many there can be, 0 = unknown */
 	bool said_limit; /* the line about it was logged */
 	struct log_limit log;
 };

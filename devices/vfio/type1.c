@@ -132,15 +132,12 @@ static void parse_info(struct vfio_space *space, const struct vfio_iommu_type1_i
 	     at && at + sizeof(struct vfio_info_cap_header) <= size;) {
 		const struct vfio_info_cap_header *cap = (const void *)(bytes + at);
 		const struct vfio_iommu_type1_info_cap_iova_range *ranges = (const void *)cap;
-		const struct vfio_iommu_type1_info_dma_avail *avail = (const void *)cap;
 
 		if (cap->id == VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE) {
 			for (unsigned i = 0; i < MIN(ranges->nr_iovas, VFIO_MAX_RANGES); i++)
 				space->usable[space->num_usable++] =
 					(struct vfio_range){ ranges->iova_ranges[i].start,
 							     ranges->iova_ranges[i].end };
-		} else if (cap->id == VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL) {
-			space->limit = avail->avail;
 		}
 		at = cap->next;
 	}
