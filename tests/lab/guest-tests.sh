@@ -200,6 +200,20 @@ test_wait() {
 
 test_smp() { check_cpus; }
 
+# A disk with several queues, each used by a CPU of its own.
+test_queues() {
+	local dev cpu
+	dev=$(disk disk)
+	want "the disk has as many queues as it was given" "$moat_cpus" \
+		"$(ls "/sys/block/${dev##*/}/mq" | wc -l)"
+	for cpu in $(seq 0 $((moat_cpus - 1))); do
+		echo 3 > /proc/sys/vm/drop_caches
+		want "64 MiB read through queue $cpu have the host's checksum" "$moat_sum" \
+			"$(taskset "$((1 << cpu))" dd if="$dev" bs=1M count=64 2>/dev/null |
+				sha256sum | cut -d' ' -f1)"
+	done
+}
+
 # The vCPU has what the host's processor has.
 test_features() {
 	local feature
