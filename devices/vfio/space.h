@@ -3,8 +3,8 @@
 
 /*
  * An address space of the host's IOMMU, in which devices passed through live: a
- * Type1 container. It is a listener, so it follows a domain; how a mapping is
- * made is the backend's.
+ * Type1 container, or an IOAS of iommufd. It is a listener, so it follows a domain;
+ * how a mapping is made is the backend's.
  */
 
 #include <pthread.h>

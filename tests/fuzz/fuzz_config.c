@@ -69,9 +69,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (argc < MAX_ARGS && (word = strsep(&rest, "\n")))
 		argv[argc++] = word;
 
-	if (config_parse(&config, argc, argv, &err) == 0) {
+	int r = config_parse(&config, argc, argv, &err);
+
+	if (r == 0) {
 		check_accepted(&config);
 		config_finish(&config);
+	} else if (r == CONFIG_HELP) {
+		assert(!err.text[0]);
 	} else {
 		assert(err.text[0] && !strpbrk(err.text, "\r\n"));
 		/* It wasn't cut off: the words fit. */
