@@ -46,12 +46,7 @@ static int parse_max_mappings(struct config_parser *p, const char *value)
 
 static int parse_cpus(struct config_parser *p, const char *value)
 {
-	uint64_t n;
-	int r = config_number("--cpus", value, 1, CONFIG_MAX_CPUS, &n, p->err);
-
-	if (r == 0)
-		p->config->cpus = (unsigned)n;
-	return r;
+	return config_unsigned("--cpus", value, 1, CONFIG_MAX_CPUS, &p->config->cpus, p->err);
 }
 
 static int parse_memory(struct config_parser *p, const char *value)

@@ -26,26 +26,20 @@ static int disk_readonly(struct config_parser *p, unsigned i, const char *value)
 
 static int disk_queues(struct config_parser *p, unsigned i, const char *value)
 {
-	uint64_t n;
-	int r = config_number("--disk: queues=", value, 1, CONFIG_MAX_DISK_QUEUES, &n, p->err);
-
-	if (r == 0)
-		p->config->disk[i].queues = (unsigned)n;
-	return r;
+	return config_unsigned("--disk: queues=", value, 1, CONFIG_MAX_DISK_QUEUES,
+			       &p->config->disk[i].queues, p->err);
 }
 
 static int disk_queue_size(struct config_parser *p, unsigned i, const char *value)
 {
+	unsigned *size = &p->config->disk[i].queue_size;
 	struct config_quote quote;
-	uint64_t n;
-	int r = config_number("--disk: queue-size=", value, CONFIG_MIN_QUEUE_SIZE,
-			      CONFIG_MAX_QUEUE_SIZE, &n, p->err);
+	int r = config_unsigned("--disk: queue-size=", value, CONFIG_MIN_QUEUE_SIZE,
+				CONFIG_MAX_QUEUE_SIZE, size, p->err);
 
-	if (r == 0 && n & (n - 1))
+	if (r == 0 && *size & (*size - 1))
 		return err_set(p->err, EINVAL, "--disk: queue-size= takes a power of two, not %s",
 			       config_quote(&quote, value));
-	if (r == 0)
-		p->config->disk[i].queue_size = (unsigned)n;
 	return r;
 }
 
@@ -229,13 +223,9 @@ static int viommu_bypass(struct config_parser *p, unsigned i, const char *value)
 
 static int viommu_width(struct config_parser *p, unsigned i, const char *value)
 {
-	uint64_t bits;
-	int r = config_number("--viommu: address-width=", value, CONFIG_MIN_ADDRESS_WIDTH,
-			      CONFIG_MAX_ADDRESS_WIDTH, &bits, p->err);
-
-	if (r == 0)
-		p->config->viommu[i].address_width = (unsigned)bits;
-	return r;
+	return config_unsigned("--viommu: address-width=", value, CONFIG_MIN_ADDRESS_WIDTH,
+			       CONFIG_MAX_ADDRESS_WIDTH, &p->config->viommu[i].address_width,
+			       p->err);
 }
 
 static int viommu_granule(struct config_parser *p, unsigned i, const char *value)

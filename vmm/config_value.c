@@ -54,6 +54,17 @@ int config_number(const char *option, const char *text, uint64_t min, uint64_t m
 	return 0;
 }
 
+int config_unsigned(const char *option, const char *text, unsigned min, unsigned max,
+		    unsigned *ret_number, struct err *err)
+{
+	uint64_t n;
+	int r = config_number(option, text, min, max, &n, err);
+
+	if (r == 0)
+		*ret_number = (unsigned)n;
+	return r;
+}
+
 int config_size(const char *option, const char *text, uint64_t *ret_bytes, struct err *err)
 {
 	struct config_quote quote;

@@ -22,6 +22,8 @@ const char *config_quote(struct config_quote *quote, const char *text);
 /* A whole number in decimal from @min to @max. */
 int config_number(const char *option, const char *text, uint64_t min, uint64_t max,
 		  uint64_t *ret_number, struct err *err);
+int config_unsigned(const char *option, const char *text, unsigned min, unsigned max,
+		    unsigned *ret_number, struct err *err);
 
 /* Bytes: a whole number, times 1024, 1024^2 or 1024^3 with K, M or G behind it. */
 int config_size(const char *option, const char *text, uint64_t *ret_bytes, struct err *err);

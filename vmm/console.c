@@ -494,9 +494,12 @@ int console_create(struct console **ret_console, enum config_console kind, const
 	console->kind = kind;
 	console->out_fd = kind == CONFIG_CONSOLE_STDIO ? STDOUT_FILENO : -1;
 	console->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (console->stop_fd < 0)
+	if (console->stop_fd < 0) {
 		r = err_set(err, errno, "--console: no eventfd: %s", strerror(errno));
-	else if (kind == CONFIG_CONSOLE_FILE)
+		free(console);
+		return r;
+	}
+	if (kind == CONFIG_CONSOLE_FILE)
 		r = open_file(console, path, err);
 	if (r < 0) {
 		console_destroy(console);
@@ -529,8 +532,7 @@ void console_destroy(struct console *console)
 		unlink(console->created);
 	if (console->kind == CONFIG_CONSOLE_FILE && console->out_fd >= 0)
 		close(console->out_fd);
-	if (console->stop_fd >= 0)
-		close(console->stop_fd);
+	close(console->stop_fd);
 	free(console);
 }
 

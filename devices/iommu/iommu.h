@@ -33,7 +33,7 @@ struct iommu_config {
 	bool bypass;		      /* initial value of config.bypass */
 	uint64_t max_domain_mappings; /* 0 = the default */
 	struct iommu_quota *quota;    /* borrows; NULL: one of its own with the default */
-	bool audit; /* audit the listeners after each request that changes something */
+	bool audit; /* audit the listeners after requests: iommu_audit_request says how often */
 };
 
 /* How many mappings the IOMMUs that share it may have together. Zeroed but for @max at first. */

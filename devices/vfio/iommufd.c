@@ -52,31 +52,36 @@ static int ioas_map(struct vfio_space *space, uint64_t iova, uint64_t size, void
 	return vfio_ioctl(g->iommufd, ABI_IOAS_MAP, &map);
 }
 
-static int ioas_unmap(struct vfio_space *space, uint64_t iova, uint64_t size)
+/* Take away all mappings that lie in the *@length bytes at @iova: 0 with their sum, or -errno. */
+static int unmap_range(struct vfio_space *space, uint64_t iova, uint64_t *length)
 {
 	struct iommufd_group *g = group_of(space);
 	struct abi_ioas_unmap unmap = {
 		.size = sizeof(unmap),
 		.ioas_id = g->ioas,
 		.iova = iova,
-		.length = size,
+		.length = *length,
 	};
 	int r = vfio_ioctl(g->iommufd, ABI_IOAS_UNMAP, &unmap);
 
+	*length = unmap.length;
+	return r;
+}
+
+static int ioas_unmap(struct vfio_space *space, uint64_t iova, uint64_t size)
+{
+	uint64_t had = size;
+	int r = unmap_range(space, iova, &had);
+
 	/* What the host had isn't what was mapped. */
-	return r < 0 ? r : unmap.length == size ? 0 : -ENXIO;
+	return r < 0 ? r : had == size ? 0 : -ENXIO;
 }
 
 static int ioas_unmap_all(struct vfio_space *space)
 {
-	struct iommufd_group *g = group_of(space);
-	struct abi_ioas_unmap unmap = {
-		.size = sizeof(unmap),
-		.ioas_id = g->ioas,
-		.length = UINT64_MAX,
-	};
+	uint64_t all = UINT64_MAX;
 
-	return vfio_ioctl(g->iommufd, ABI_IOAS_UNMAP, &unmap);
+	return unmap_range(space, 0, &all);
 }
 
 static bool ioas_holds(struct vfio_space *space, uint64_t iova)
@@ -90,16 +95,8 @@ static bool ioas_holds(struct vfio_space *space, uint64_t iova)
 
 static bool ioas_empty(struct vfio_space *space, uint64_t iova, uint64_t size)
 {
-	struct iommufd_group *g = group_of(space);
-	struct abi_ioas_unmap unmap = {
-		.size = sizeof(unmap),
-		.ioas_id = g->ioas,
-		.iova = iova,
-		.length = size,
-	};
-
 	/* Also when a mapping reaches in: its end is asked for with holds. */
-	return vfio_ioctl(g->iommufd, ABI_IOAS_UNMAP, &unmap) == -ENOENT;
+	return unmap_range(space, iova, &size) == -ENOENT;
 }
 
 static const struct vfio_space_ops ioas_ops = {
