@@ -244,6 +244,11 @@ static void quiet_devices(struct machine *m)
 		if (m->device[i].virtio)
 			virtio_host_reset(m->device[i].virtio);
 		if (m->device[i].vfio)
+			vfio_pci_quiet(m->device[i].vfio);
+	}
+	/* When all are quiet: functions of the host may have only one reset, of their bus. */
+	for (unsigned i = m->num_devices; i-- > 0;) {
+		if (m->device[i].vfio)
 			vfio_pci_reset(m->device[i].vfio);
 	}
 }

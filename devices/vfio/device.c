@@ -9,21 +9,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-struct device {
-	struct vfio_host host;
-	int fd; /* owns */
-	uint32_t flags;
-	/* Where each region is in the file; filled in on first use, vCPUs are stopped then. */
-	uint64_t offset[VFIO_PCI_NUM_REGIONS];
-};
-
-static struct device *to_device(struct vfio_host *host)
+static struct vfio_device *to_device(struct vfio_host *host)
 {
-	return container_of(host, struct device, host);
+	return container_of(host, struct vfio_device, host);
 }
 
 /* VFIO's information about region @index with its capabilities; the caller frees it. */
-static struct vfio_region_info *region_info(struct device *d, unsigned index)
+static struct vfio_region_info *region_info(struct vfio_device *d, unsigned index)
 {
 	size_t size = sizeof(struct vfio_region_info);
 
@@ -71,7 +63,7 @@ static void sparse_areas(struct vfio_region *region, const struct vfio_region_in
 
 static int device_region(struct vfio_host *host, unsigned index, struct vfio_region *ret_region)
 {
-	struct device *d = to_device(host);
+	struct vfio_device *d = to_device(host);
 	struct vfio_region_info *info = region_info(d, index);
 
 	if (!info)
@@ -87,7 +79,7 @@ static int device_region(struct vfio_host *host, unsigned index, struct vfio_reg
 static int device_read(struct vfio_host *host, unsigned index, uint64_t offset, void *buf,
 		       unsigned size)
 {
-	struct device *d = to_device(host);
+	struct vfio_device *d = to_device(host);
 	ssize_t n = pread(d->fd, buf, size, (off_t)(d->offset[index] + offset));
 
 	return n == size ? 0 : n < 0 ? -errno : -EIO;
@@ -96,7 +88,7 @@ static int device_read(struct vfio_host *host, unsigned index, uint64_t offset, 
 static int device_write(struct vfio_host *host, unsigned index, uint64_t offset, const void *buf,
 			unsigned size)
 {
-	struct device *d = to_device(host);
+	struct vfio_device *d = to_device(host);
 	ssize_t n = pwrite(d->fd, buf, size, (off_t)(d->offset[index] + offset));
 
 	return n == size ? 0 : n < 0 ? -errno : -EIO;
@@ -104,7 +96,7 @@ static int device_write(struct vfio_host *host, unsigned index, uint64_t offset,
 
 static void *device_map(struct vfio_host *host, unsigned index, uint64_t offset, uint64_t size)
 {
-	struct device *d = to_device(host);
+	struct vfio_device *d = to_device(host);
 	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd,
 		       (off_t)(d->offset[index] + offset));
 
@@ -163,7 +155,7 @@ static int device_unmask_by(struct vfio_host *host, unsigned index, int eventfd)
 
 static void device_release(struct vfio_host *host)
 {
-	struct device *d = to_device(host);
+	struct vfio_device *d = to_device(host);
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	/* The number stays taken, as another thread may be about to use it. */
@@ -173,13 +165,17 @@ static void device_release(struct vfio_host *host)
 	close(null);
 }
 
-static int device_reset(struct vfio_host *host)
+static int device_reset(struct vfio_host *host, struct err *err)
 {
-	struct device *d = to_device(host);
+	struct vfio_device *d = to_device(host);
+	bool was_reset = d->was_reset;
 
+	d->was_reset = false;
 	if (!(d->flags & VFIO_DEVICE_FLAGS_RESET))
-		return -ENOTTY;
-	return vfio_ioctl(d->fd, VFIO_DEVICE_RESET, NULL);
+		return was_reset ? 0 : vfio_reset_bus(d, err);
+	int r = vfio_ioctl(d->fd, VFIO_DEVICE_RESET, NULL);
+
+	return r < 0 ? err_set(err, -r, "%s", strerror(-r)) : 0;
 }
 
 static const struct vfio_host_ops device_ops = {
@@ -195,10 +191,11 @@ static const struct vfio_host_ops device_ops = {
 	.reset = device_reset,
 };
 
-int vfio_device_create(struct vfio_host **ret_host, int fd, const char *bdf, struct err *err)
+int vfio_device_create(struct vfio_host **ret_host, struct vfio *vfio, int fd, const char *bdf,
+		       struct err *err)
 {
 	struct vfio_device_info info = { .argsz = sizeof(info) };
-	struct device *d = calloc(1, sizeof(*d));
+	struct vfio_device *d = calloc(1, sizeof(*d));
 	int r = vfio_ioctl(fd, VFIO_DEVICE_GET_INFO, &info);
 
 	if (!d || r < 0 || !(info.flags & VFIO_DEVICE_FLAGS_PCI)) {
@@ -210,6 +207,9 @@ int vfio_device_create(struct vfio_host **ret_host, int fd, const char *bdf, str
 	d->fd = fd;
 	d->flags = info.flags;
 	snprintf(d->host.bdf, sizeof(d->host.bdf), "%s", bdf);
+	d->vfio = vfio;
+	d->next = vfio->devices;
+	vfio->devices = d;
 	*ret_host = &d->host;
 	return 0;
 }
@@ -218,6 +218,11 @@ void vfio_close(struct vfio_host *host)
 {
 	if (!host)
 		return;
-	close(to_device(host)->fd);
-	free(to_device(host));
+	struct vfio_device *d = to_device(host), **at = &d->vfio->devices;
+
+	while (*at != d)
+		at = &(*at)->next;
+	*at = d->next;
+	close(d->fd);
+	free(d);
 }

@@ -7,6 +7,7 @@
  */
 
 #include "devices/vfio/space.h"
+#include "vmm/base/err.h"
 
 struct vfio_host;
 
@@ -55,8 +56,12 @@ struct vfio_host_ops {
 	 * mapped and no interrupt is on. Any thread.
 	 */
 	void (*release)(struct vfio_host *host);
-	/* Reset the function. 0; -ENOTTY when it has no reset of its own; -errno. */
-	int (*reset)(struct vfio_host *host);
+	/*
+	 * Reset the function. One without a reset of its own is reset with its bus, with
+	 * everything on it: so all functions are quiet, and each is asked for. 0 or -errno with
+	 * words in @err.
+	 */
+	int (*reset)(struct vfio_host *host, struct err *err);
 };
 
 /* Embedded in its implementation. */

@@ -3,10 +3,36 @@
 
 /*
  * What the files that talk to the host share: vfio.c (what sysfs knows), type1.c and
- * iommufd.c (the two ways to program the host's IOMMU), device.c.
+ * iommufd.c (the two ways to program the host's IOMMU), device.c, reset.c.
  */
 
+#include <linux/vfio.h>
 #include "devices/vfio/vfio.h"
+
+struct vfio_group;
+
+/* Everything that is open. Control path. */
+struct vfio {
+	struct ram *ram;	 /* borrows */
+	struct mem_slots *slots; /* borrows */
+	enum vfio_backend backend;
+	int iommufd;		     /* owns; -1 until it is needed */
+	struct vfio_group *groups;   /* owns */
+	struct vfio_device *devices; /* borrows; vfio_close takes them off */
+};
+
+/* A VFIO device's file. */
+struct vfio_device {
+	struct vfio_host host;
+	struct vfio_device *next;
+	struct vfio *vfio; /* borrows */
+	int fd;		   /* owns */
+	uint32_t flags;	   /* VFIO_DEVICE_FLAGS_... */
+	/* A reset of another function's bus has reset it since its own last one. */
+	bool was_reset;
+	/* Where each region is in the file; filled in on first use, vCPUs are stopped then. */
+	uint64_t offset[VFIO_PCI_NUM_REGIONS];
+};
 
 /* ioctl that is retried when a signal interrupts it: the result or -errno. */
 int vfio_ioctl(int fd, unsigned long request, void *arg);
@@ -17,10 +43,24 @@ int vfio_ioctl(int fd, unsigned long request, void *arg);
  */
 int vfio_open_file(const char *path, const char *missing, struct err *err);
 
-/* The VFIO device @fd (owned from here on, also on failure) as a host. 0 or -errno with words. */
-int vfio_device_create(struct vfio_host **ret_host, int fd, const char *bdf, struct err *err);
+/* Is device @bdf of the host bound to vfio-pci? */
+bool vfio_is_bound(const char *bdf);
 
-struct vfio_group;
+/*
+ * The VFIO device @fd (owned from here on, also on failure), one of those of @vfio from now on, as
+ * a host. 0 or -errno with words.
+ */
+int vfio_device_create(struct vfio_host **ret_host, struct vfio *vfio, int fd, const char *bdf,
+		       struct err *err);
+
+/*
+ * Reset the bus (or hot-plug slot) of @device, and so every function on it, which must be quiet
+ * and the caller's own: that is known of devices in groups that are open and of those bound to
+ * the same iommufd. Those open here are marked (was_reset). Control path. 0; -ENOTTY when the bus
+ * has no reset; -EPERM when a function on it isn't ours, which is named; another -errno of the
+ * host; all with words. (PCI Local Bus 3.0, 4.3.2; VFIO_DEVICE_PCI_HOT_RESET in linux/vfio.h.)
+ */
+int vfio_reset_bus(struct vfio_device *device, struct err *err);
 
 struct vfio_group_ops {
 	/*
@@ -38,9 +78,11 @@ struct vfio_group_ops {
  */
 struct vfio_group {
 	const struct vfio_group_ops *ops;
+	struct vfio_group *next;
 	struct vfio_space space; /* what it can map is known when a device is open */
 	unsigned number;
-	int keeper_fd; /* borrows; what KVM is told of its devices, -1: their own files */
+	/* Its file, which KVM is told of and which proves ownership; -1: its devices' own do. */
+	int keeper_fd; /* borrows */
 	char name[32];
 };
 

@@ -70,6 +70,13 @@ struct abi_vfio_bind {
 };
 _Static_assert(sizeof(struct abi_vfio_bind) == 16, "as the kernel has it");
 
+/*
+ * In the flags of struct vfio_pci_hot_reset_info: for each device there is, in the place of its
+ * group, what the asking device's iommufd knows it by.
+ */
+#define ABI_VFIO_HOT_RESET_DEV_ID (1 << 0)
+#define ABI_VFIO_DEVID_NOT_OWNED  UINT32_MAX
+
 struct abi_vfio_attach {
 	uint32_t argsz, flags;
 	uint32_t pt_id;

@@ -16,19 +16,6 @@
 #define DEVICES "/sys/bus/pci/devices"
 #define DRIVER	"vfio-pci"
 
-struct open_group {
-	struct open_group *next;
-	struct vfio_group *group; /* owns */
-};
-
-struct vfio {
-	struct ram *ram;	 /* borrows */
-	struct mem_slots *slots; /* borrows */
-	enum vfio_backend backend;
-	int iommufd;		   /* owns; -1 until it is needed */
-	struct open_group *groups; /* owns */
-};
-
 int vfio_ioctl(int fd, unsigned long request, void *arg)
 {
 	int r;
@@ -76,8 +63,8 @@ static void slots_changed(void *opaque)
 {
 	struct vfio *v = opaque;
 
-	for (struct open_group *o = v->groups; o; o = o->next)
-		vfio_peers_follow(&o->group->space);
+	for (struct vfio_group *group = v->groups; group; group = group->next)
+		vfio_peers_follow(&group->space);
 }
 
 int vfio_create(struct vfio **ret_vfio, enum vfio_backend backend, struct ram *ram,
@@ -103,10 +90,9 @@ void vfio_destroy(struct vfio *vfio)
 		return;
 	vfio->slots->changed = NULL;
 	while (vfio->groups) {
-		struct open_group *next = vfio->groups->next;
+		struct vfio_group *next = vfio->groups->next;
 
-		vfio->groups->group->ops->close(vfio->groups->group);
-		free(vfio->groups);
+		vfio->groups->ops->close(vfio->groups);
 		vfio->groups = next;
 	}
 	if (vfio->iommufd >= 0)
@@ -132,6 +118,13 @@ static bool device_link(const char *bdf, const char *name, char ret_target[NAME_
 	memcpy(ret_target, last, len);
 	ret_target[len] = '\0';
 	return true;
+}
+
+bool vfio_is_bound(const char *bdf)
+{
+	char driver[NAME_MAX + 1];
+
+	return device_link(bdf, "driver", driver) && !strcmp(driver, DRIVER);
 }
 
 static int check_driver(const char *bdf, struct err *err)
@@ -236,25 +229,18 @@ static int open_group(struct vfio *v, const char *bdf, struct vfio_group **ret_g
 
 	if (r < 0)
 		return r;
-	for (struct open_group *o = v->groups; o; o = o->next) {
-		if (o->group->number == number) {
-			*ret_group = o->group;
+	for (struct vfio_group *group = v->groups; group; group = group->next) {
+		if (group->number == number) {
+			*ret_group = group;
 			return 0;
 		}
 	}
-	struct open_group *o = calloc(1, sizeof(*o));
-
-	if (!o)
-		return err_set(err, ENOMEM, "out of memory");
-	r = open_backend(v, number, bdf, &o->group, err);
-	if (r < 0) {
-		free(o);
+	r = open_backend(v, number, bdf, ret_group, err);
+	if (r < 0)
 		return r;
-	}
-	o->group->space.slots = v->slots;
-	o->next = v->groups;
-	v->groups = o;
-	*ret_group = o->group;
+	(*ret_group)->space.slots = v->slots;
+	(*ret_group)->next = v->groups;
+	v->groups = *ret_group;
 	return 0;
 }
 
@@ -270,7 +256,7 @@ int vfio_open(struct vfio *vfio, const char *bdf, struct vfio_host **ret_host, s
 
 	if (fd < 0)
 		return fd;
-	r = vfio_device_create(&host, fd, bdf, err);
+	r = vfio_device_create(&host, vfio, fd, bdf, err);
 	if (r < 0)
 		return r;
 	host->space = &group->space;

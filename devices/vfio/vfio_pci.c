@@ -57,22 +57,33 @@ void vfio_pci_destroy(struct vfio_pci *vfio)
 	free(vfio);
 }
 
-void vfio_pci_reset(struct vfio_pci *vfio)
+void vfio_pci_quiet(struct vfio_pci *vfio)
 {
 	struct pci_dev *pci = &vfio->pci;
 
 	if (pci->gone)
 		return;
-	/* The registers leave the guest, interrupts and bus mastering go off. */
 	pci->asleep = false;
 	pci_dev_reset(pci);
 	pci_root_lock(pci->root);
-	vfio_msi_sync_locked(vfio);
+	vfio_irqs_off(vfio);
 	pci_root_unlock(pci->root);
 	vfio_config_command(vfio);
-	int r = vfio->host->ops->reset(vfio->host);
+}
 
-	if (r < 0)
+void vfio_pci_reset(struct vfio_pci *vfio)
+{
+	struct pci_dev *pci = &vfio->pci;
+	struct err err = { "" };
+
+	if (pci->gone)
+		return;
+	if (vfio->host->ops->reset(vfio->host, &err) < 0)
 		log_limited(&vfio->log, "%s: %s can't be reset: %s", vfio->name, vfio->host->bdf,
-			    r == -ENOTTY ? "it has no reset of its own" : strerror(-r));
+			    err.text);
+	/* Anew: one that the guest hadn't answered would stay masked on the host. */
+	pci_root_lock(pci->root);
+	if (!pci->gone)
+		vfio_intx_sync_locked(vfio);
+	pci_root_unlock(pci->root);
 }

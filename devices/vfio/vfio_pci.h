@@ -30,7 +30,12 @@ int vfio_pci_create(struct vfio_pci **ret_vfio, const char *name, struct vfio_ho
 /* vCPUs stopped. Accepts NULL. */
 void vfio_pci_destroy(struct vfio_pci *vfio);
 
-/* As after power-on: no DMA, no interrupts, the function reset. vCPUs stopped. */
+/*
+ * A reset of the machine, vCPUs stopped. First every function is made quiet: no DMA, no
+ * interrupts, its registers out of the guest's reach. Then each is reset, as after power-on;
+ * that may take the bus of several. Functions that the host took back stay away.
+ */
+void vfio_pci_quiet(struct vfio_pci *vfio);
 void vfio_pci_reset(struct vfio_pci *vfio);
 
 #endif
