@@ -4,6 +4,7 @@
 /* What the files of arch/aarch64 share; nobody else includes it, unit tests aside. */
 
 #include <linux/kvm.h>
+#include "arch/aarch64/image.h"
 #include "arch/arch.h"
 #include "arch/common.h"
 #include "vmm/kvm/device.h"
@@ -95,10 +96,6 @@ struct arch {
 	unsigned page_sizes;	      /* A64_PAGES_ bits: what the CPU's MMU can */
 };
 
-#define A64_PAGES_4K  1u
-#define A64_PAGES_16K 2u
-#define A64_PAGES_64K 4u
-
 /*
  * gic.c: create the interrupt controller: GICv3 with its ITS, or, where the host
  * has none, GICv2 with an MSI frame. -ENODEV ... with words in @err.
@@ -132,23 +129,7 @@ int a64_cpu_reset(struct arch *arch, struct vcpu *vcpu, uint64_t pc, uint64_t x0
 /* exits.c: exits other than MMIO and system events. */
 extern const struct vcpu_arch_ops a64_vcpu_ops;
 
-/* What is where after loading. */
-struct a64_loaded {
-	uint64_t entry;	     /* the kernel's first instruction */
-	uint64_t kernel_end; /* the first byte that the kernel leaves free */
-	uint64_t dtb;	     /* where the device tree shall be, A64_DTB_SIZE bytes at most */
-	struct platform_range initrd; /* size 0: none */
-};
-
 #define A64_DTB_SIZE MIB(2)
-
-/*
- * image.c: load @file, an Image or a gzip of one, into @ram and set entry and
- * kernel_end. @page_sizes: A64_PAGES_ bits of the CPU. -ENOEXEC (not a kernel that
- * this machine can run), -EFBIG, -errno with words that name option and file.
- */
-int a64_image_load(struct ram *ram, const struct boot_file *file, unsigned page_sizes,
-		   struct a64_loaded *loaded, struct err *err);
 
 /*
  * boot.c: load kernel and initrd of @boot into @ram. The memory is the only thing

@@ -1,4 +1,4 @@
-#include "arch/aarch64/a64.h"
+#include "arch/aarch64/image.h"
 
 /*
  * The kernel, as Documentation/arch/arm64/booting.rst has it: a raw image behind a
