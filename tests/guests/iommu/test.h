@@ -57,7 +57,7 @@ bool expect_equal(const char *file, int line, const char *what, int64_t got, int
 /* How long to wait for what shall not happen. */
 #define QUIET_MS 50
 /* ... and for a fault that shall. */
-#define FAULT_MS 2000
+#define FAULT_MS 10000
 
 /*
  * The next fault must be about @disk's access to @address: @reason, and

@@ -165,7 +165,7 @@ static void no_buffer(void)
 	EXPECT_LOADS(disk, DATA, memory);
 	/* All that was kept comes out whole. Each takes a turn of the host's threads. */
 	iommu_post_events(NUM_EVENTS, FAULT_SIZE);
-	while (iommu_next_fault(4 * QUIET_MS, &fault)) {
+	while (iommu_next_fault(10 * QUIET_MS, &fault)) {
 		EXPECT_EQ(fault.used, FAULT_SIZE);
 		EXPECT_EQ(fault.endpoint, disk->endpoint);
 		EXPECT_EQ(fault.reason, FAULT_MAPPING);

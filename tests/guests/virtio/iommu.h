@@ -61,8 +61,8 @@ enum status {
 #define MAX_REQUEST 128u
 #define MAX_REPLY   2048u
 
-/* Longer than any request takes, short enough for a run full of failures. */
-#define PATIENCE_MS 3000
+/* Longer than any request takes, also of a host that stands still for a while. */
+#define PATIENCE_MS 10000
 
 /* What buffers are filled with before the device gets them. */
 #define UNTOUCHED 0xa5

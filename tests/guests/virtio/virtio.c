@@ -2,7 +2,7 @@
 #include "tests/guests/arch.h"
 #include "tests/guests/virtio/pci.h"
 
-#define RESET_MS 2000
+#define RESET_MS 10000
 
 unsigned vdev_find(unsigned id, struct vdev *ret_dev, unsigned max)
 {

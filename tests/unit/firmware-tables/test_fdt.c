@@ -25,7 +25,7 @@ static void teardown(void)
 	cr_expect_null(blob.data);
 }
 
-TestSuite(fdt, .fini = teardown, .timeout = 20);
+TestSuite(fdt, .fini = teardown, .timeout = 60);
 
 static int node(const char *path)
 {

@@ -94,7 +94,7 @@ static void teardown(void)
 	bus_finish(&m.pio);
 }
 
-TestSuite(vcpu, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(vcpu, .init = setup, .fini = teardown, .timeout = 60);
 
 /* vCPU 0 will execute @code in 32-bit protected mode. */
 static void set_code(const void *code, size_t size)

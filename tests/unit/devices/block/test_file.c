@@ -37,7 +37,7 @@ static void teardown(void)
 	unlink(path);
 }
 
-TestSuite(file, .init = setup, .fini = teardown, .timeout = 30);
+TestSuite(file, .init = setup, .fini = teardown, .timeout = 60);
 
 static int open_disk(struct block **ret, const char *name, bool readonly, struct err *err)
 {

@@ -33,7 +33,7 @@ static void teardown(void)
 	guest_finish();
 }
 
-TestSuite(pl061, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(pl061, .init = setup, .fini = teardown, .timeout = 60);
 
 Test(pl061, after_power_on_all_lines_are_low_inputs)
 {

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 #include "devices/iommu/domain.h"
@@ -56,6 +57,8 @@ static void setup(void)
 {
 	const struct iommu_config config = { .granule = PAGE, .address_width = 48 };
 
+	/* Else the kernel fills up what was asked for in huge pages when it comes to that. */
+	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 	env.ram.size = 16 * PAGE;
 	env.ram.host = aligned_alloc(PAGE, env.ram.size);
 	memset(env.ram.host, 0, env.ram.size);

@@ -35,7 +35,7 @@ static void setup(void)
 	cr_assert_eq(loop_create(&loop, "test", &err), 0);
 }
 
-TestSuite(tap, .init = setup, .timeout = 20);
+TestSuite(tap, .init = setup, .timeout = 60);
 
 static void on_readable(void *opaque)
 {
@@ -129,7 +129,7 @@ Test(tap, frames_pass_both_ways)
 	cr_assert_eq(memcmp(got, eth, 100), 0);
 	loop_call(loop, watch, NULL);
 	cr_assert_eq(send(sock, eth, 100, 0), 100);
-	for (int i = 0; i < 1000 && !frames; i++)
+	for (int i = 0; i < 10000 && !frames; i++)
 		usleep(1000);
 	cr_assert_eq(frames, 1);
 	cr_assert_eq(last_len, (ssize_t)sizeof(frame));
@@ -154,7 +154,7 @@ Test(tap, deleted_interface_is_reported_once)
 	open_tap("moat0");
 	loop_call(loop, watch, NULL);
 	delete_interface("moat0");
-	for (int i = 0; i < 1000 && !losses; i++)
+	for (int i = 0; i < 10000 && !losses; i++)
 		usleep(1000);
 	usleep(20000);
 	cr_assert_eq(losses, 1);

@@ -146,7 +146,7 @@ static void teardown(void)
 	bus_finish(&pio);
 }
 
-TestSuite(pci, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(pci, .init = setup, .fini = teardown, .timeout = 60);
 
 static uint64_t ecam_read(unsigned slot, unsigned reg, unsigned size)
 {

@@ -34,7 +34,7 @@ static void teardown(void)
 	guest_finish();
 }
 
-TestSuite(pl031, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(pl031, .init = setup, .fini = teardown, .timeout = 60);
 
 /* Wait up to @ms for the wire to be high. */
 static bool rings(unsigned ms)

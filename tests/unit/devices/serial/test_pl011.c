@@ -81,7 +81,7 @@ static void teardown(void)
 	guest_finish();
 }
 
-TestSuite(pl011, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(pl011, .init = setup, .fini = teardown, .timeout = 60);
 
 static size_t type(const char *text)
 {

@@ -69,7 +69,7 @@ static void teardown(void)
 	bus_finish(&bus);
 }
 
-TestSuite(uart, .init = setup, .fini = teardown, .timeout = 5);
+TestSuite(uart, .init = setup, .fini = teardown, .timeout = 60);
 
 static uint8_t in(unsigned reg)
 {

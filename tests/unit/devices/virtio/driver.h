@@ -131,7 +131,7 @@ static inline uint16_t driver_offer(struct driver *d, unsigned queue, const stru
 /* Wait until the device has used @count chains of @queue in all. */
 static inline void driver_wait(struct driver *d, unsigned queue, uint16_t count)
 {
-	for (int i = 0; i < 20000; i++) {
+	for (int i = 0; i < 100000; i++) {
 		if ((int16_t)(ring_used_idx(&d->ring[queue]) - count) >= 0) {
 			atomic_thread_fence(memory_order_seq_cst);
 			return;

@@ -185,7 +185,7 @@ static uint16_t num_buffers(struct rig *rig, uint64_t addr)
 	return peek16(&rig->d.w, addr + 10);
 }
 
-Test(virtio_net, transmits_in_place, .timeout = 20)
+Test(virtio_net, transmits_in_place, .timeout = 60)
 {
 	/* The header is cut, and shares a descriptor with the frame; pages are scattered. */
 	struct part part[] = { { BUFFER(0) + 4090, 5, false },
@@ -206,7 +206,7 @@ Test(virtio_net, transmits_in_place, .timeout = 20)
 	rig_stop(&rig);
 }
 
-Test(virtio_net, nonsense_is_not_sent, .timeout = 20)
+Test(virtio_net, nonsense_is_not_sent, .timeout = 60)
 {
 	struct part only_header[] = { { BUFFER(0), 12, false } };
 	struct part tiny[] = { { BUFFER(0), 1, false } };
@@ -237,7 +237,7 @@ static void do_writable(void *opaque)
 	rig->wire.net.writable(rig->wire.net.opaque);
 }
 
-Test(virtio_net, full_backend_delays_and_keeps_the_order, .timeout = 20)
+Test(virtio_net, full_backend_delays_and_keeps_the_order, .timeout = 60)
 {
 	static struct rig rig;
 
@@ -261,7 +261,7 @@ Test(virtio_net, full_backend_delays_and_keeps_the_order, .timeout = 20)
 }
 
 /* More than one turn's worth: the card comes back by itself. */
-Test(virtio_net, serves_all_without_another_kick, .timeout = 20)
+Test(virtio_net, serves_all_without_another_kick, .timeout = 60)
 {
 	struct part part = { BUFFER(0), 76, false };
 	static struct rig rig;
@@ -277,7 +277,7 @@ Test(virtio_net, serves_all_without_another_kick, .timeout = 20)
 	rig_stop(&rig);
 }
 
-Test(virtio_net, receives_into_one_buffer, .timeout = 20)
+Test(virtio_net, receives_into_one_buffer, .timeout = 60)
 {
 	unsigned char got[1000];
 	static struct rig rig;
@@ -297,7 +297,7 @@ Test(virtio_net, receives_into_one_buffer, .timeout = 20)
 }
 
 /* No buffer: the frame waits, the backend isn't polled in vain, and a kick brings it. */
-Test(virtio_net, starved_receiver_loses_nothing, .timeout = 20)
+Test(virtio_net, starved_receiver_loses_nothing, .timeout = 60)
 {
 	static struct rig rig;
 
@@ -318,7 +318,7 @@ Test(virtio_net, starved_receiver_loses_nothing, .timeout = 20)
 }
 
 /* A frame over several buffers appears at once, with their number, or not at all. */
-Test(virtio_net, mergeable_buffers_are_published_together, .timeout = 20)
+Test(virtio_net, mergeable_buffers_are_published_together, .timeout = 60)
 {
 	static unsigned char got[40000];
 	static struct rig rig;
@@ -349,7 +349,7 @@ Test(virtio_net, mergeable_buffers_are_published_together, .timeout = 20)
 }
 
 /* A buffer that the IOMMU took away: the frame vanishes, its buffers come back empty. */
-Test(virtio_net, hole_in_a_receive_buffer, .timeout = 20)
+Test(virtio_net, hole_in_a_receive_buffer, .timeout = 60)
 {
 	static struct rig rig;
 
@@ -370,7 +370,7 @@ Test(virtio_net, hole_in_a_receive_buffer, .timeout = 20)
 	rig_stop(&rig);
 }
 
-Test(virtio_net, small_buffers_without_mergeable_are_not_overrun, .timeout = 20)
+Test(virtio_net, small_buffers_without_mergeable_are_not_overrun, .timeout = 60)
 {
 	static struct rig rig;
 
@@ -389,7 +389,7 @@ Test(virtio_net, small_buffers_without_mergeable_are_not_overrun, .timeout = 20)
 }
 
 /* Buffers of one byte, or none that may be written, can hold no frame and cost little. */
-Test(virtio_net, absurd_receive_buffers, .timeout = 20)
+Test(virtio_net, absurd_receive_buffers, .timeout = 60)
 {
 	struct part readable = { BUFFER(0), 2000, false };
 	static struct rig rig;
@@ -409,7 +409,7 @@ Test(virtio_net, absurd_receive_buffers, .timeout = 20)
 }
 
 /* A frame that all buffers together can't hold would wait for ever, and the next ones too. */
-Test(virtio_net, a_frame_larger_than_the_ring_is_dropped, .timeout = 20)
+Test(virtio_net, a_frame_larger_than_the_ring_is_dropped, .timeout = 60)
 {
 	static struct rig rig;
 
@@ -434,7 +434,7 @@ Test(virtio_net, a_frame_larger_than_the_ring_is_dropped, .timeout = 20)
 	}
 }
 
-Test(virtio_net, offloads_follow_the_driver, .timeout = 20)
+Test(virtio_net, offloads_follow_the_driver, .timeout = 60)
 {
 	static struct rig rig;
 
@@ -452,7 +452,7 @@ Test(virtio_net, offloads_follow_the_driver, .timeout = 20)
 }
 
 /* 5.1.6.4.1: what a tap still holds of the driver before isn't for this one. */
-Test(virtio_net, header_says_only_what_was_negotiated, .timeout = 20)
+Test(virtio_net, header_says_only_what_was_negotiated, .timeout = 60)
 {
 	static const struct {
 		uint8_t flags, gso;
@@ -491,7 +491,7 @@ Test(virtio_net, header_says_only_what_was_negotiated, .timeout = 20)
 }
 
 /* A reset in the middle of a frame: the next driver gets none of it. */
-Test(virtio_net, reset_forgets_a_half_delivered_frame, .timeout = 20)
+Test(virtio_net, reset_forgets_a_half_delivered_frame, .timeout = 60)
 {
 	static struct rig rig;
 
@@ -518,7 +518,7 @@ static void do_lost(void *opaque)
 	rig->wire.net.lost(rig->wire.net.opaque);
 }
 
-Test(virtio_net, lost_backend_pulls_the_cable, .timeout = 20)
+Test(virtio_net, lost_backend_pulls_the_cable, .timeout = 60)
 {
 	struct part part = { BUFFER(0), 76, false };
 	unsigned char config[8];

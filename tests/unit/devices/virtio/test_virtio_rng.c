@@ -27,7 +27,7 @@ static void rig_stop(struct rig *rig)
 	driver_finish(&rig->d);
 }
 
-Test(virtio_rng, fills_the_buffer_and_nothing_else, .timeout = 20)
+Test(virtio_rng, fills_the_buffer_and_nothing_else, .timeout = 60)
 {
 	struct part part = { BUFFER + 10, 100, true };
 	unsigned char got[120], again[120];
@@ -48,7 +48,7 @@ Test(virtio_rng, fills_the_buffer_and_nothing_else, .timeout = 20)
 	rig_stop(&rig);
 }
 
-Test(virtio_rng, bounded_and_robust, .timeout = 20)
+Test(virtio_rng, bounded_and_robust, .timeout = 60)
 {
 	struct part large = { BUFFER, 20 * 4096, true };
 	struct part readable = { BUFFER, 64, false };
@@ -66,7 +66,7 @@ Test(virtio_rng, bounded_and_robust, .timeout = 20)
 }
 
 /* More than one turn's worth is served after a single kick. */
-Test(virtio_rng, many_requests_one_kick, .timeout = 20)
+Test(virtio_rng, many_requests_one_kick, .timeout = 60)
 {
 	struct part part = { BUFFER, 1, true };
 	static struct rig rig;

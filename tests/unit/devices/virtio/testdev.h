@@ -145,10 +145,10 @@ static inline void testdev_sync(struct testdev *d)
 	loop_call(d->loop, testdev_nop, NULL);
 }
 
-/* True when @counter reaches @want within two seconds. */
+/* True when @counter reaches @want within twenty seconds. */
 static inline bool reaches(_Atomic unsigned *counter, unsigned want)
 {
-	for (unsigned i = 0; i < 2000 && *counter < want; i++)
+	for (unsigned i = 0; i < 20000 && *counter < want; i++)
 		usleep(1000);
 	return *counter >= want;
 }

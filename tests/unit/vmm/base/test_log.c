@@ -92,7 +92,7 @@ Test(log, a_guest_cant_flood_the_terminal, .init = capture, .fini = release)
 	cr_expect_leq(lines, LOG_LIMIT_BURST + 5);
 }
 
-Test(log, dropped_lines_are_counted, .init = capture, .fini = release, .timeout = 10)
+Test(log, dropped_lines_are_counted, .init = capture, .fini = release, .timeout = 60)
 {
 	struct log_limit limit = { 0 };
 	unsigned shown = 0;

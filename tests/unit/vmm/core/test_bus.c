@@ -187,7 +187,7 @@ static void mover_write(void *opaque, uint64_t offset, unsigned size, uint64_t v
 	cr_expect_eq(bus_add(m->bus, &(struct bus_window){ value, 8, &mover_ops, m, "m" }), 0);
 }
 
-Test(bus, a_handler_may_move_its_own_window, .timeout = 5)
+Test(bus, a_handler_may_move_its_own_window, .timeout = 60)
 {
 	struct bus bus;
 	struct mover m = { .bus = &bus, .at = 0x100 };
@@ -229,7 +229,7 @@ static void *reader(void *opaque)
 	return NULL;
 }
 
-Test(bus, a_window_that_moves_disturbs_no_other_vcpu, .timeout = 20)
+Test(bus, a_window_that_moves_disturbs_no_other_vcpu, .timeout = 60)
 {
 	struct race r = { 0 };
 	pthread_t thread;

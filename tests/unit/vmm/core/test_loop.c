@@ -58,7 +58,7 @@ static void on_step(void *opaque)
 	s->trace->outside += !loop_is_current(s->trace->loop);
 }
 
-Test(loop, posts_run_in_order_and_before_a_later_call, .timeout = 10)
+Test(loop, posts_run_in_order_and_before_a_later_call, .timeout = 60)
 {
 	static struct step steps[1000];
 	static struct trace t;
@@ -98,7 +98,7 @@ static void on_outer(void *opaque)
 	n->inner_first = n->inner;
 }
 
-Test(loop, call_on_the_own_thread_runs_at_once, .timeout = 5)
+Test(loop, call_on_the_own_thread_runs_at_once, .timeout = 60)
 {
 	struct nested n = { .loop = make() };
 
@@ -126,7 +126,7 @@ static void *calls(void *opaque)
 	return NULL;
 }
 
-Test(loop, calls_from_many_threads_all_return_and_never_overlap, .timeout = 20)
+Test(loop, calls_from_many_threads_all_return_and_never_overlap, .timeout = 60)
 {
 	unsigned counter = 0;
 	struct caller c = { .loop = make(), .counter = &counter };
@@ -213,12 +213,12 @@ static void run_pair(bool replace)
 	close(p.fd[1]);
 }
 
-Test(loop, no_callback_after_remove_in_the_same_batch, .timeout = 5)
+Test(loop, no_callback_after_remove_in_the_same_batch, .timeout = 60)
 {
 	run_pair(false);
 }
 
-Test(loop, an_old_event_doesnt_reach_a_new_watch_of_the_same_number, .timeout = 5)
+Test(loop, an_old_event_doesnt_reach_a_new_watch_of_the_same_number, .timeout = 60)
 {
 	run_pair(true);
 }
@@ -260,7 +260,7 @@ static void check_rules(void *opaque)
 	cr_expect_eq(loop_add_fd(r->loop, r->fd, EPOLLOUT, on_rules, r), -EEXIST);
 }
 
-Test(loop, one_watch_per_fd_whose_events_can_change, .timeout = 5)
+Test(loop, one_watch_per_fd_whose_events_can_change, .timeout = 60)
 {
 	struct rules r = { .loop = make(), .fd = make_eventfd(0) };
 
@@ -296,7 +296,7 @@ static void post_often(void *opaque)
 		loop_post(p->loop, &p->work);
 }
 
-Test(loop, a_post_that_waits_is_one_call, .timeout = 5)
+Test(loop, a_post_that_waits_is_one_call, .timeout = 60)
 {
 	struct posted_often p = { .loop = make(), .work = { .fn = count_run, .opaque = &p } };
 
@@ -338,7 +338,7 @@ static void watch_busy(void *opaque)
 	loop_add_fd(b->loop, b->fd, EPOLLIN, on_served, b);
 }
 
-Test(loop, a_call_that_posts_itself_starves_no_descriptor, .timeout = 5)
+Test(loop, a_call_that_posts_itself_starves_no_descriptor, .timeout = 60)
 {
 	struct busy b = { { .fn = repost, .opaque = &b }, .loop = make(), .fd = make_eventfd(0) };
 
@@ -358,7 +358,7 @@ static void spin_forever(void *opaque)
 	loop_post(b->loop, &b->work);
 }
 
-Test(loop, destroy_ends_a_busy_loop, .timeout = 5)
+Test(loop, destroy_ends_a_busy_loop, .timeout = 60)
 {
 	static struct busy b[100];
 	struct loop *loop = make();
@@ -381,7 +381,7 @@ static void get_name(void *opaque)
 	pthread_getname_np(pthread_self(), opaque, 16);
 }
 
-Test(loop, the_thread_has_its_name_and_takes_no_signals, .timeout = 5)
+Test(loop, the_thread_has_its_name_and_takes_no_signals, .timeout = 60)
 {
 	struct loop *loop = make();
 	char name[16] = "";
