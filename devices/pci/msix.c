@@ -120,6 +120,11 @@ static void entry_sync_locked(struct pci_dev *dev, struct pci_msix_entry *e)
 			    dev->rid >> 3, (unsigned)(e - dev->msix.entry));
 		if (was_open)
 			entry_set_state(e, false);
+		/* The next message is its first again, for who is told of that. */
+		if (first && dev->msix.changed) {
+			sink->ops->free(sink, e->vector);
+			e->vector = NULL;
+		}
 		return;
 	}
 	e->told = e->message;

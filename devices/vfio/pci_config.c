@@ -122,6 +122,24 @@ static void set_asleep_locked(struct vfio_pci *v, bool asleep)
 	pci_root_remap_locked(v->pci.root);
 }
 
+/* Does the device sleep, so that the host lets nobody touch its registers? */
+static bool in_d3(struct vfio_pci *v)
+{
+	uint8_t now[2];
+
+	return v->pm_cap && host_read(v, v->pm_cap + PCI_PM_CTRL, sizeof(now), now) &&
+	       (now[0] & PCI_PM_CTRL_STATE_MASK) == PCI_PM_CTRL_STATE_MASK;
+}
+
+void vfio_config_wake(struct vfio_pci *v)
+{
+	if (in_d3(v))
+		host_write(v, v->pm_cap + PCI_PM_CTRL, 2, 0);
+	pci_root_lock(v->pci.root);
+	set_asleep_locked(v, in_d3(v));
+	pci_root_unlock(v->pci.root);
+}
+
 /*
  * The guest writes the power state: the BARs leave before the device falls asleep.
  * Under the lock as a whole, else another vCPU's write could bring them back in
@@ -129,26 +147,28 @@ static void set_asleep_locked(struct vfio_pci *v, bool asleep)
  */
 static void write_power(struct vfio_pci *v, unsigned offset, unsigned size, uint32_t value)
 {
-	uint8_t now[2];
-
 	pci_root_lock(v->pci.root);
 	set_asleep_locked(v, true);
 	forward(v, offset, size, value);
-	if (!host_read(v, v->pm_cap + PCI_PM_CTRL, sizeof(now), now) ||
-	    (now[0] & PCI_PM_CTRL_STATE_MASK) != PCI_PM_CTRL_STATE_MASK)
-		set_asleep_locked(v, false);
+	set_asleep_locked(v, in_d3(v));
 	pci_root_unlock(v->pci.root);
 }
 
-/* Did the guest ask for a function-level reset by this write, which the host has done? */
+/*
+ * Did the guest ask for a function-level reset by this write, which the host has done? It does
+ * that only for a function that says it can.
+ */
 static bool wrote_reset(const struct vfio_pci *v, unsigned offset, unsigned size, uint32_t value)
 {
+	const uint8_t *config = v->pci.initial;
 	unsigned high = v->exp_cap + PCI_EXP_DEVCTL + 1, af = v->af_cap + PCI_AF_CTRL;
 
 	if (v->exp_cap && touches(offset, size, high, 1))
-		return value >> 8 * (high - offset) & PCI_EXP_DEVCTL_BCR_FLR >> 8;
+		return value >> 8 * (high - offset) & PCI_EXP_DEVCTL_BCR_FLR >> 8 &&
+		       pci_config_get(config, v->exp_cap + PCI_EXP_DEVCAP, 4) & PCI_EXP_DEVCAP_FLR;
 	if (v->af_cap && touches(offset, size, af, 1))
-		return value >> 8 * (af - offset) & PCI_AF_CTRL_FLR;
+		return value >> 8 * (af - offset) & PCI_AF_CTRL_FLR &&
+		       !(~config[v->af_cap + PCI_AF_CAP] & (PCI_AF_CAP_TP | PCI_AF_CAP_FLR));
 	return false;
 }
 
@@ -168,10 +188,11 @@ static void config_written(struct pci_dev *pci, unsigned offset, unsigned size, 
 		pci_root_unlock(pci->root);
 	}
 	if (wrote_reset(v, offset, size, value)) {
-		pci_root_lock(pci->root);
-		set_asleep_locked(v, false);
-		pci_root_unlock(pci->root);
 		pci_dev_reset(pci);
+		/* Where the host couldn't reset it after all, it sleeps on. */
+		pci_root_lock(pci->root);
+		set_asleep_locked(v, in_d3(v));
+		pci_root_unlock(pci->root);
 		vfio_config_command(v);
 		pci_root_lock(pci->root);
 		vfio_msi_sync_locked(v);
@@ -298,6 +319,22 @@ static void make_caps(struct vfio_pci *v, unsigned *ret_msix, unsigned *ret_msi)
 	make_ours(v, PCI_CAPABILITY_LIST, 1);
 }
 
+/* Where the extended capabilities of @config are, in the list's order. */
+static unsigned list_ext_caps(const uint8_t *config, unsigned size, uint16_t pos[MAX_EXT_CAPS])
+{
+	unsigned at = PCI_CFG_SPACE_SIZE, count = 0;
+
+	while (at >= PCI_CFG_SPACE_SIZE && at + 8 <= size && count < MAX_EXT_CAPS) {
+		uint32_t header = pci_config_get(config, at, 4);
+
+		if (header == 0 || header == UINT32_MAX)
+			break;
+		pos[count++] = (uint16_t)at;
+		at = EXT_CAP_NEXT(header);
+	}
+	return count;
+}
+
 static bool is_shown_ext(uint32_t header)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(shown_ext_caps); i++) {
@@ -307,6 +344,22 @@ static bool is_shown_ext(uint32_t header)
 	return false;
 }
 
+/* Where the one at @at, which is shown, ends: by its own length, before any other begins. */
+static unsigned ext_cap_end(const uint8_t *config, unsigned size, const uint16_t *pos,
+			    unsigned count, unsigned at)
+{
+	unsigned end = MIN(at + PCI_EXT_CAP_DSN_SIZEOF, size);
+
+	/* VSEC and DVSEC have it in the same place. */
+	if (PCI_EXT_CAP_ID(pci_config_get(config, at, 4)) != PCI_EXT_CAP_ID_DSN)
+		end = MIN(at + (pci_config_get(config, at + PCI_VNDR_HEADER, 4) >> 20), size);
+	for (unsigned i = 0; i < count; i++) {
+		if (pos[i] > at)
+			end = MIN(end, pos[i]);
+	}
+	return MAX(end, at + 4);
+}
+
 /*
  * The extended list begins at a fixed place, so a hidden first one stays as a null
  * capability. Everything that no shown one covers is hidden.
@@ -314,26 +367,25 @@ static bool is_shown_ext(uint32_t header)
 static void make_ext_caps(struct vfio_pci *v)
 {
 	uint8_t was[PCI_CONFIG_SIZE], *config = v->pci.config;
-	unsigned at = PCI_CFG_SPACE_SIZE, last = at, count = 0;
+	uint16_t pos[MAX_EXT_CAPS];
+	unsigned last = PCI_CFG_SPACE_SIZE;
+	unsigned count = list_ext_caps(config, v->config_size, pos);
 
 	memcpy(was, config, sizeof(was));
-	hide(v, at, PCI_CONFIG_SIZE - at);
-	while (v->config_size > at && at >= PCI_CFG_SPACE_SIZE && count++ < MAX_EXT_CAPS) {
+	hide(v, PCI_CFG_SPACE_SIZE, PCI_CONFIG_SIZE - PCI_CFG_SPACE_SIZE);
+	for (unsigned i = 0; i < count; i++) {
+		unsigned at = pos[i], end = ext_cap_end(was, v->config_size, pos, count, at);
 		uint32_t header = pci_config_get(was, at, 4);
-		unsigned end = EXT_CAP_NEXT(header) > at ? EXT_CAP_NEXT(header) : v->config_size;
 
-		if (header == 0 || header == UINT32_MAX)
-			break;
-		if (is_shown_ext(header)) {
-			memset(&v->ours[at], false, end - at);
-			make_ours(v, at, 4);
-			pci_config_put(config, at, 4, header & 0xfffff);
-			if (at != last)
-				pci_config_put(config, last, 4,
-					       pci_config_get(config, last, 4) | at << 20);
-			last = at;
-		}
-		at = EXT_CAP_NEXT(header);
+		/* Not again what a list that runs in a circle comes back to. */
+		if (!is_shown_ext(header) || !v->ours[at + 4])
+			continue;
+		memset(&v->ours[at], false, end - at);
+		make_ours(v, at, 4);
+		pci_config_put(config, at, 4, header & 0xfffff);
+		if (at != last)
+			pci_config_put(config, last, 4, pci_config_get(config, last, 4) | at << 20);
+		last = at;
 	}
 }
 

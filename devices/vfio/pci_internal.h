@@ -64,6 +64,8 @@ struct vfio_pci {
 int vfio_config_init(struct vfio_pci *v, struct err *err);
 /* The device's command register, from the guest's: memory always on (pci_config.c says why). */
 void vfio_config_command(struct vfio_pci *v);
+/* Have the device awake (D0), as after power-on; it may refuse. Not under the root's lock. */
+void vfio_config_wake(struct vfio_pci *v);
 
 /* Declare the BARs and map what can be; after the configuration space. 0 or -errno with words. */
 int vfio_bars_init(struct vfio_pci *v, struct err *err);

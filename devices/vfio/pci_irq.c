@@ -36,22 +36,31 @@ static void msix_off(struct vfio_pci *v)
 	v->msix_room = 0;
 }
 
-/* Have the host switch on entries 0 to @count - 1, those with an eventfd ringing it. */
+/*
+ * Have the host switch on entries 0 to @count - 1, those with an eventfd ringing it; if it hasn't
+ * as many vectors, those that it had.
+ */
 static void msix_all(struct vfio_pci *v, unsigned count)
 {
 	int *eventfds = calloc(count, sizeof(int));
-	bool again = v->msix_room;
+	unsigned before = v->msix_room;
 
 	msix_off(v);
 	if (!eventfds)
 		return;
 	for (unsigned i = 0; i < count; i++)
 		eventfds[i] = pci_msix_eventfd(&v->pci, i);
-	if (set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds) == 0) {
+	int r = set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds);
+
+	if (r < 0 && before && before < count) {
+		count = before;
+		r = set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds);
+	}
+	if (r == 0) {
 		v->msix_room = count;
 		for (unsigned i = 0; i < count; i++) {
 			v->msix_live[i] = eventfds[i] >= 0;
-			if (again && eventfds[i] >= 0)
+			if (before && eventfds[i] >= 0)
 				eventfd_write(eventfds[i], 1);
 		}
 	}

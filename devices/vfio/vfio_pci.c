@@ -63,8 +63,8 @@ void vfio_pci_quiet(struct vfio_pci *vfio)
 
 	if (pci->gone)
 		return;
-	pci->asleep = false;
 	pci_dev_reset(pci);
+	vfio_config_wake(vfio);
 	pci_root_lock(pci->root);
 	vfio_irqs_off(vfio);
 	pci_root_unlock(pci->root);

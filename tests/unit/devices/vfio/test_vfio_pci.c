@@ -36,7 +36,9 @@ static struct {
 	unsigned room[5], set_calls;
 	_Atomic bool released;
 	int unmask_fd;
+	unsigned max_irqs; /* 0: no limit */
 	int refuse_irqs, refuse_reset;
+	bool stays_asleep;
 } dev;
 
 static struct {
@@ -58,6 +60,7 @@ struct msi_vector {
 static struct {
 	struct msi_sink sink;
 	struct msi_vector vector[VECTORS];
+	int refuse;
 } sink;
 
 /* The wire that INTA goes to. */
@@ -126,6 +129,9 @@ static int host_write(struct vfio_host *h, unsigned index, uint64_t offset, cons
 {
 	if (index == VFIO_PCI_CONFIG_REGION_INDEX && offset == CAP_PM + PCI_PM_CTRL)
 		dev.power_saw_slots = slots_shown() != 0;
+	if (index == VFIO_PCI_CONFIG_REGION_INDEX && offset == CAP_PM + PCI_PM_CTRL &&
+	    dev.stays_asleep)
+		return 0;
 	memcpy(bytes_of(index) + offset, buf, size);
 	return 0;
 }
@@ -165,6 +171,8 @@ static int host_set_irqs(struct vfio_host *h, unsigned index, unsigned first, un
 	}
 	if (dev.refuse_irqs)
 		return -dev.refuse_irqs;
+	if (dev.max_irqs && first + count > dev.max_irqs)
+		return -ENOSPC;
 	/* What the kernel insists on: one kind of interrupts at a time. */
 	for (unsigned other = 0; kind < 3 && other < 3; other++) {
 		if (other != kind && dev.room[other])
@@ -265,6 +273,8 @@ static void vector_free(struct msi_sink *s, struct msi_vector *v)
 static int vector_update(struct msi_sink *s, struct msi_vector *v, const struct msi_message *m,
 			 bool masked)
 {
+	if (sink.refuse)
+		return -sink.refuse;
 	v->message = *m;
 	v->masked = masked;
 	return 0;
@@ -395,6 +405,7 @@ static void make_device(void)
 	put(CAP_MSIX + 4, 4, TABLE);
 	put(CAP_MSIX + 8, 4, PBA);
 	put(CAP_EXP, 4, PCI_CAP_ID_EXP | 2 << 16);
+	put(CAP_EXP + PCI_EXP_DEVCAP, 4, PCI_EXP_DEVCAP_FLR);
 	put(CAP_EXP + PCI_EXP_LNKSTA, 2, 0x1042);
 	/* Extended: AER at 0x100, a serial number at 0x200, SR-IOV at 0x300. */
 	put(0x100, 4, PCI_EXT_CAP_ID_ERR | 1 << 16 | 0x200u << 20);
@@ -486,6 +497,31 @@ Test(vfio_pci, capabilities_are_filtered)
 	cr_expect_eq(cfg(0x308, 4), 0);
 	cfg_write(0x308, 4, 1);
 	cr_expect_eq(pci_config_get(dev.config, 0x308, 4), 0xbbbb, "nor is it written");
+}
+
+/* The list goes down again, so that a shown one has no next one above it. */
+Test(vfio_made, nothing_hidden_shows_behind_a_capability)
+{
+	put(0x100, 4, PCI_EXT_CAP_ID_ERR | 1 << 16 | 0x300u << 20);
+	put(0x300, 4, PCI_EXT_CAP_ID_DSN | 1 << 16 | 0x200u << 20);
+	put(0x308, 4, 0x5e41a1);
+	put(0x200, 4, PCI_EXT_CAP_ID_VNDR | 1 << 16 | 0x280u << 20);
+	put(0x204, 4, 16u << 20 | 7);
+	put(0x20c, 4, 0x0e5);
+	put(0x210, 4, 0xaaaa);
+	/* And back to the first. */
+	put(0x280, 4, PCI_EXT_CAP_ID_ATS | 1 << 16 | 0x100u << 20);
+	put(0x284, 4, 0xbbbb);
+	put(0x30c, 4, 0xcccc);
+	cr_assert_eq(create(NULL), 0);
+	cr_expect_eq(cfg(0x100, 4), 0x300u << 20);
+	cr_expect_eq(cfg(0x300, 4), PCI_EXT_CAP_ID_DSN | 1 << 16 | 0x200u << 20);
+	cr_expect_eq(cfg(0x308, 4), 0x5e41a1);
+	cr_expect_eq(cfg(0x30c, 4), 0);
+	cr_expect_eq(cfg(0x200, 4), PCI_EXT_CAP_ID_VNDR | 1 << 16);
+	cr_expect_eq(cfg(0x20c, 4), 0x0e5);
+	cr_expect_eq(cfg(0x210, 4), 0);
+	cr_expect_eq(cfg(0x284, 4), 0);
 }
 
 Test(vfio_pci, what_is_the_devices_is_read_and_written_there)
@@ -627,6 +663,34 @@ Test(vfio_made, a_host_that_cannot_add_entries)
 	cr_expect_eq(read(behind(1, 1)->eventfd, &count, 8), 8, "what may have been lost");
 }
 
+Test(vfio_made, a_host_short_of_vectors_keeps_those_it_has)
+{
+	dev.grows = false;
+	dev.max_irqs = 4;
+	cr_assert_eq(create(NULL), 0);
+	cr_assert_eq(pci_root_assign(root, NULL), 0);
+	msix_enable();
+	entry_use(1);
+	entry_use(0);
+	entry_use(5);
+	cr_assert(behind(1, 0) && behind(1, 1));
+	dev.max_irqs = 0;
+	entry_use(6);
+	cr_assert(behind(1, 0) && behind(1, 1) && behind(1, 5) && behind(1, 6));
+}
+
+Test(vfio_pci, a_refused_message_is_tried_anew)
+{
+	msix_enable();
+	sink.refuse = EINVAL;
+	entry_use(0);
+	cr_expect_not(behind(1, 0));
+	cr_expect_eq(vectors_used(), 0);
+	sink.refuse = 0;
+	entry_use(0);
+	cr_expect(behind(1, 0));
+}
+
 Test(vfio_pci, pending_bits_are_what_was_rung_while_masked)
 {
 	msix_enable();
@@ -722,6 +786,40 @@ Test(vfio_pci, a_function_level_reset_resets_our_half_too)
 	cr_expect_eq(dev.room[1], 0);
 	cr_expect_eq(slots_shown(), 0);
 	cr_expect_eq(pci_config_get(dev.config, PCI_COMMAND, 2), PCI_COMMAND_MEMORY);
+}
+
+/* Linux's vfio-pci does nothing then, and a touch of what sleeps would end us. */
+Test(vfio_made, a_reset_that_the_function_has_not)
+{
+	put(CAP_EXP + PCI_EXP_DEVCAP, 4, 0);
+	cr_assert_eq(create(NULL), 0);
+	cr_assert_eq(pci_root_assign(root, NULL), 0);
+	msix_enable();
+	cfg_write(CAP_EXP + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_BCR_FLR);
+	cr_expect_eq(cfg(PCI_COMMAND, 2), PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+	cr_expect_eq(slots_shown(), 2);
+	cfg_write(CAP_PM + PCI_PM_CTRL, 2, 3);
+	cfg_write(CAP_EXP + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_BCR_FLR);
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cr_expect_eq(slots_shown(), 0);
+}
+
+Test(vfio_pci, a_sleeper_that_no_reset_wakes)
+{
+	cfg_write(CAP_PM + PCI_PM_CTRL, 2, 3);
+	dev.stays_asleep = true;
+	dev.refuse_reset = EPERM;
+	cfg_write(CAP_EXP + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_BCR_FLR);
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cr_expect_eq(slots_shown(), 0);
+	machine_reset();
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cr_expect_eq(slots_shown(), 0);
+	dev.stays_asleep = false;
+	machine_reset();
+	cr_expect_eq(pci_config_get(dev.config, CAP_PM + PCI_PM_CTRL, 2), 0);
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cr_expect_eq(slots_shown(), 2);
 }
 
 Test(vfio_pci, a_machine_reset)
