@@ -1,6 +1,7 @@
 #include "vmm/base/log.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -62,6 +63,18 @@ void log_line(enum log_level level, const char *fmt, ...)
 	va_end(ap);
 }
 
+/*
+ * Whether a line can be written without a wait: who reads may have stopped to (a full pipe, a
+ * terminal on hold), which is no reason for the guest to stand still. What was asked for of moat
+ * itself waits: it isn't to be lost.
+ */
+static bool has_room(void)
+{
+	struct pollfd p = { .fd = STDERR_FILENO, .events = POLLOUT };
+
+	return poll(&p, 1, 0) != 0;
+}
+
 bool log_limit_ok(struct log_limit *limit, uint64_t *ret_suppressed)
 {
 	struct timespec ts;
@@ -81,6 +94,10 @@ bool log_limit_ok(struct log_limit *limit, uint64_t *ret_suppressed)
 			atomic_fetch_add_explicit(&limit->suppressed, 1, memory_order_relaxed);
 			return false;
 		}
+	}
+	if (!has_room()) {
+		atomic_fetch_add_explicit(&limit->suppressed, 1, memory_order_relaxed);
+		return false;
 	}
 	*ret_suppressed = atomic_exchange_explicit(&limit->suppressed, 0, memory_order_relaxed);
 	return true;

@@ -38,7 +38,8 @@ void log_set_crlf(bool on);
 
 /*
  * A budget for lines that a guest can provoke: LOG_LIMIT_BURST lines, then one
- * every LOG_LIMIT_MS milliseconds. Zero-initialised is valid.
+ * every LOG_LIMIT_MS milliseconds, and none while standard error takes none.
+ * Zero-initialised is valid.
  */
 #define LOG_LIMIT_BURST 8
 #define LOG_LIMIT_MS	1000
@@ -51,7 +52,8 @@ struct log_limit {
 
 /*
  * True when a line may be written now; *@ret_suppressed then says how many were
- * dropped since the last one. No lock, no system call beyond the vDSO clock.
+ * dropped since the last one. Doesn't wait: no lock, and past the budget no system
+ * call beyond the vDSO clock.
  */
 bool log_limit_ok(struct log_limit *limit, uint64_t *ret_suppressed);
 

@@ -112,6 +112,25 @@ Test(log, dropped_lines_are_counted, .init = capture, .fini = release, .timeout 
 	cr_expect_str_eq(taken(), want);
 }
 
+/* moat ... 2>&1 | less: who reads pauses, and the guest provokes lines. */
+Test(log, a_full_pipe_doesnt_hold_up_the_guest, .init = capture, .fini = release, .timeout = 10)
+{
+	static const char filler[4096];
+	struct log_limit limit = { 0 };
+	int flags = fcntl(STDERR_FILENO, F_GETFL);
+
+	fcntl(STDERR_FILENO, F_SETFL, flags | O_NONBLOCK);
+	while (write(STDERR_FILENO, filler, sizeof(filler)) > 0)
+		;
+	fcntl(STDERR_FILENO, F_SETFL, flags & ~O_NONBLOCK);
+	for (unsigned i = 0; i < 3; i++)
+		log_limited(&limit, "nonsense");
+	while (*taken() || read(captured, (char[4096]){ 0 }, 4096) > 0)
+		;
+	log_limited(&limit, "nonsense");
+	cr_expect_str_eq(taken(), "moat: nonsense (3 similar lines dropped)\n");
+}
+
 Test(err, keeps_the_words_and_returns_the_code)
 {
 	struct err err = { "" };
