@@ -124,7 +124,10 @@ static int attach_locked(struct iommu *iommu, uint32_t domain_id, struct iommu_e
 	iommu_set_access_locked(ep, domain, bypass, op);
 	op->status = iommu_follow_access_locked(iommu, ep, op);
 	if (op->status != VIRTIO_IOMMU_S_OK) {
-		/* The host can't: detached, as there is no way back to where it was. */
+		/*
+		 * The host can't: detached, as there is no way back to where it was. Those that
+		 * share its listener are where they are, which the host is asked for once more.
+		 */
 		leave_domain_locked(iommu, ep, op);
 		iommu_set_access_locked(ep, NULL, iommu->bypass, NULL);
 		iommu_follow_access_locked(iommu, ep, op);
@@ -351,8 +354,10 @@ int iommu_reset(struct iommu *iommu, struct iommu_op *op)
 		 * with these, and an endpoint that is now blocked takes no new ones.
 		 */
 		iommu_set_access_locked(ep, NULL, iommu->bypass, NULL);
-		iommu_follow_access_locked(iommu, ep, op);
 	}
+	/* Only now: the last of those that share a listener isn't given what is its own. */
+	for (unsigned i = 0; i < iommu->num_endpoints; i++)
+		iommu_follow_access_locked(iommu, iommu->endpoint[i], op);
 	op->blocked = true;
 	int ret = iommu_op_start_locked(iommu, op);
 

@@ -71,11 +71,13 @@ struct iommu_fault {
  * are those that were negotiated. An endpoint that is attached elsewhere leaves
  * there as by DETACH, and nothing changes unless the answer is OK or pending:
  * INVAL (flags, or the domain is of the other kind), NOENT (endpoint), UNSUPP
- * (a reserved region of the endpoint overlaps a mapping of the domain, or an
- * endpoint with the same listener is attached elsewhere), NOMEM. The one
- * exception: when the endpoint's listener can't follow the domain, it is left
- * detached, and the answer is NOMEM or DEVERR. Every domain ID is in domain_range, so RANGE doesn't
- * occur.
+ * (a reserved region of the endpoint overlaps a mapping of the domain, or the
+ * endpoints with the same listener are attached elsewhere, and it isn't with them),
+ * NOMEM. The one exception: when the endpoint's listener can't follow the domain, it is left
+ * detached, and the answer is NOMEM, UNSUPP or DEVERR; others with the same listener stay
+ * attached, but reach nothing until one of them is attached or detached and the listener can.
+ * Endpoints with one listener reach nothing either while they are in different domains, which is
+ * how a guest moves them. Every domain ID is in domain_range, so RANGE doesn't occur.
  */
 int iommu_attach(struct iommu *iommu, uint32_t domain, uint32_t endpoint, uint32_t flags,
 		 uint32_t known_flags, struct iommu_op *op);

@@ -3,7 +3,13 @@
  *
  * Endpoints that share a listener are told apart nowhere on the host, so what
  * follows is a struct iommu_follower, one per listener: it has the domain to
- * which its endpoints are attached, at most one; while none is, what bypass says.
+ * which its endpoints are attached; while none is, what bypass says.
+ *
+ * A guest moves such endpoints one after the other (Linux attaches each to the
+ * new domain, without a DETACH). While they disagree the listener has nothing:
+ * either domain's mappings would let an endpoint reach what only the other one
+ * may. The ATTACH that makes them agree replays. An endpoint that is nowhere
+ * isn't moved, so it can only join the others.
  *
  * A mapping for MMIO isn't forwarded: it is for message-signalled interrupts,
  * which the host has its own way for. One without permissions gives nothing.
@@ -117,53 +123,76 @@ static int replay(struct iommu_follower *f, const struct iommu_domain *domain)
 	return 0;
 }
 
-/* The domain of @f's endpoints other than @except; NULL when none is attached. */
-static struct iommu_domain *attached_to_locked(struct iommu *iommu, const struct iommu_follower *f,
-					       const struct iommu_endpoint *except)
-{
-	for (unsigned i = 0; i < iommu->num_endpoints; i++) {
-		struct iommu_endpoint *ep = iommu->endpoint[i];
-
-		if (ep->follower == f && ep != except && iommu_domain_of(ep))
-			return iommu_domain_of(ep);
-	}
-	return NULL;
-}
-
 bool iommu_follower_elsewhere_locked(struct iommu *iommu, const struct iommu_endpoint *endpoint,
 				     const struct iommu_domain *domain)
 {
-	const struct iommu_domain *other =
-		endpoint->follower ? attached_to_locked(iommu, endpoint->follower, endpoint) : NULL;
+	const struct iommu_domain *own = iommu_domain_of(endpoint);
+	bool elsewhere = false;
 
-	return other && other != domain;
+	for (unsigned i = 0; endpoint->follower && i < iommu->num_endpoints; i++) {
+		const struct iommu_endpoint *ep = iommu->endpoint[i];
+		const struct iommu_domain *other = iommu_domain_of(ep);
+
+		if (ep == endpoint || ep->follower != endpoint->follower || !other)
+			continue;
+		/* It follows that one, or goes before it. */
+		if (other == domain || other == own)
+			return false;
+		elsewhere = true;
+	}
+	return elsewhere;
+}
+
+/*
+ * What @f shall have: true with all of memory; false with a domain's mappings, or (NULL) with
+ * nothing. Unattached endpoints count only when all are.
+ */
+static bool wanted_locked(struct iommu *iommu, const struct iommu_follower *f,
+			  struct iommu_domain **ret_domain)
+{
+	struct iommu_domain *domain = NULL;
+	bool attached = false, agree = true, identity = true;
+
+	for (unsigned i = 0; i < iommu->num_endpoints; i++) {
+		const struct iommu_endpoint *ep = iommu->endpoint[i];
+		struct iommu_domain *of = iommu_domain_of(ep);
+
+		if (ep->follower != f || !of)
+			continue;
+		agree = !attached || (agree && of == domain);
+		identity = identity && of->bypass;
+		domain = of;
+		attached = true;
+	}
+	if (!attached)
+		identity = iommu->bypass;
+	*ret_domain = agree && !identity ? domain : NULL;
+	return identity;
 }
 
 int iommu_follow_access_locked(struct iommu *iommu, struct iommu_endpoint *endpoint,
 			       struct iommu_op *op)
 {
 	struct iommu_follower *f = endpoint->follower;
+	struct iommu_domain *domain;
+	int r = 0;
 
 	if (!f)
 		return VIRTIO_IOMMU_S_OK;
-	struct iommu_domain *domain = attached_to_locked(iommu, f, NULL);
-	bool identity = domain ? domain->bypass : iommu->bypass;
-	int r = 0;
+	bool identity = wanted_locked(iommu, f, &domain);
 
 	if (f->domain == domain && f->identity == identity)
 		return VIRTIO_IOMMU_S_OK;
-	if (!(f->identity && identity)) {
-		if (f->domain || f->identity)
-			tell_clear(f, op);
-		if (identity)
-			r = f->listener->ops->identity(f->listener);
-		else if (domain)
-			r = replay(f, domain);
-		if (r < 0) {
-			tell_clear(f, NULL);
-			domain = NULL;
-			identity = false;
-		}
+	if (f->domain || f->identity)
+		tell_clear(f, op);
+	if (identity)
+		r = f->listener->ops->identity(f->listener);
+	else if (domain)
+		r = replay(f, domain);
+	if (r < 0) {
+		tell_clear(f, NULL);
+		domain = NULL;
+		identity = false;
 	}
 	f->domain = domain;
 	f->identity = identity;

@@ -161,7 +161,7 @@ void iommu_set_access_locked(struct iommu_endpoint *endpoint, struct iommu_domai
 			     bool identity, struct iommu_op *op);
 
 /* The domain that @endpoint is attached to, or NULL. Lock held. */
-static inline struct iommu_domain *iommu_domain_of(struct iommu_endpoint *endpoint)
+static inline struct iommu_domain *iommu_domain_of(const struct iommu_endpoint *endpoint)
 {
 	return access_domain(atomic_load_explicit(&endpoint->access, memory_order_relaxed));
 }
@@ -179,11 +179,15 @@ void iommu_follow_unmap_locked(struct iommu *iommu, struct iommu_domain *domain,
 			       struct iommu_op *op);
 /*
  * @endpoint's access is what it shall be: have its listener forget what it had
- * and learn that. @op as above. OK, or NOMEM or DEVERR with the listener empty.
+ * and learn that, or nothing while endpoints that share it are in different domains. @op as
+ * above. OK, or NOMEM, UNSUPP or DEVERR with the listener empty.
  */
 int iommu_follow_access_locked(struct iommu *iommu, struct iommu_endpoint *endpoint,
 			       struct iommu_op *op);
-/* True when another endpoint with @endpoint's listener is attached, and not to @domain. */
+/*
+ * True when an ATTACH of @endpoint to @domain (NULL: a new one) would part it from the endpoints
+ * that share its listener: some are attached, none of them to @domain or to where it is now.
+ */
 bool iommu_follower_elsewhere_locked(struct iommu *iommu, const struct iommu_endpoint *endpoint,
 				     const struct iommu_domain *domain);
 

@@ -34,6 +34,7 @@ struct fake {
 	bool identity;
 	int fail;	  /* the errno of a refusal */
 	unsigned fail_at; /* refuse the map or identity after so many, 0 = the next */
+	unsigned fails;	  /* and those after it: so many in all, 0 = 1 */
 	bool late;
 	struct dma_ticket *ticket[8];
 	unsigned tickets;
@@ -51,7 +52,8 @@ static int fake_fails(struct fake *f)
 	}
 	int fail = f->fail;
 
-	f->fail = 0;
+	if (!f->fails || --f->fails == 0)
+		f->fail = 0;
 	return -fail;
 }
 
@@ -147,7 +149,7 @@ static struct {
 	struct iommu *iommu;
 	struct iommu_op op;
 	_Atomic unsigned done;
-	/* a follows endpoint 8, b 16 and 17 (which the host can't tell apart); 24 has none. */
+	/* a follows endpoint 8, b 16 to 18 (which the host can't tell apart); 24 has none. */
 	struct fake a, b;
 } env;
 
@@ -158,7 +160,7 @@ static void op_done(struct iommu_op *op)
 
 static void setup_bypass(bool bypass)
 {
-	static const uint32_t endpoints[] = { 8, 16, 17, 24 };
+	static const uint32_t endpoints[] = { 8, 16, 17, 18, 24 };
 	struct iommu_config config = {
 		.granule = G, .address_width = 48, .bypass = bypass, .audit = true
 	};
@@ -174,6 +176,7 @@ static void setup_bypass(bool bypass)
 	cr_assert_eq(iommu_set_listener(env.iommu, 8, &env.a.listener), 0);
 	cr_assert_eq(iommu_set_listener(env.iommu, 16, &env.b.listener), 0);
 	cr_assert_eq(iommu_set_listener(env.iommu, 17, &env.b.listener), 0);
+	cr_assert_eq(iommu_set_listener(env.iommu, 18, &env.b.listener), 0);
 }
 
 static void setup(void)
@@ -278,7 +281,15 @@ Test(listener, attach_replays_detach_clears)
 	cr_assert(env.a.count == 0 && env.b.count == 0);
 }
 
-Test(listener, a_shared_listener_is_told_once_and_is_in_one_domain)
+static struct iommu_audit audit(void)
+{
+	struct iommu_audit a;
+
+	iommu_audit(env.iommu, &a);
+	return a;
+}
+
+Test(listener, a_shared_listener_is_told_once)
 {
 	cr_assert_eq(attach(1, 16), OK);
 	cr_assert_eq(map(1, 0, 1, RW), OK);
@@ -288,14 +299,179 @@ Test(listener, a_shared_listener_is_told_once_and_is_in_one_domain)
 	cr_assert(env.b.calls == calls && env.b.clears == clears, "the first one isn't disturbed");
 	cr_assert_eq(map(1, 1, 1, RW), OK);
 	cr_assert_eq(env.b.count, 2);
+}
+
+Test(listener, what_shares_a_listener_joins_or_isnt_attached)
+{
+	cr_assert_eq(attach(1, 16), OK);
+	cr_assert_eq(map(1, 0, 1, RW), OK);
 	cr_assert_eq(attach(2, 17), UNSUPP);
 	cr_assert_eq(attach_flags(3, 17, BYPASS), UNSUPP);
-	cr_assert_eq(env.b.count, 2);
+	cr_assert_eq(env.b.count, 1, "the first one isn't disturbed");
+	cr_assert_eq(attach(1, 17), OK);
 	cr_assert_eq(detach(1, 17), OK);
-	cr_assert_eq(env.b.count, 2);
 	cr_assert_eq(attach(2, 17), UNSUPP);
+	cr_assert_eq(env.b.count, 1);
 	cr_assert_eq(attach(2, 16), OK, "alone it may move");
 	cr_assert_eq(env.b.count, 0);
+	cr_assert_eq(attach(2, 17), OK);
+	cr_assert_eq(attach(3, 17), OK, "from where the other is");
+	cr_assert_eq(attach(4, 16), UNSUPP, "which follows, and goes nowhere else");
+	cr_assert_eq(attach(4, 17), UNSUPP);
+	cr_assert_eq(attach(3, 16), OK);
+}
+
+/* 16 to 18 in domain 1, which has page 0; 24 in domain 2, which has pages 0 and 1. */
+static void attach_group(uint32_t flags)
+{
+	for (uint32_t id = 16; id <= 18; id++)
+		cr_assert_eq(attach_flags(1, id, flags), OK);
+	if (!flags)
+		cr_assert_eq(map(1, 0, 1, R), OK);
+	cr_assert_eq(attach(2, 24), OK);
+	cr_assert_eq(map(2, 0, 1, RW), OK);
+	cr_assert_eq(map(2, 1, 1, RW), OK);
+}
+
+static void nothing_is_told(void)
+{
+	cr_assert(!env.b.count && !env.b.identity);
+	cr_assert_eq(audit().differences, 0);
+}
+
+static const uint32_t orders[][3] = {
+	{ 16, 17, 18 }, { 16, 18, 17 }, { 17, 16, 18 },
+	{ 17, 18, 16 }, { 18, 16, 17 }, { 18, 17, 16 },
+};
+
+/* Linux attaches the functions of a group one after the other, and never detaches. */
+Test(listener, a_group_moves_in_any_order)
+{
+	attach_group(0);
+	for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
+		cr_assert_eq(attach(2, orders[i][0]), OK);
+		nothing_is_told();
+		cr_assert_eq(map(1, 8, 1, RW), OK, "either domain goes on");
+		cr_assert_eq(map(2, 8, 1, RW), OK);
+		cr_assert_eq(unmap(1, 8, 1), OK);
+		nothing_is_told();
+		cr_assert_eq(attach(2, orders[i][1]), OK);
+		nothing_is_told();
+		cr_assert_eq(attach(2, orders[i][2]), OK);
+		cr_assert_eq(env.b.count, 3, "what was mapped meanwhile, too");
+		cr_assert(has(&env.b, 0, 1, RW) && has(&env.b, 1, 1, RW) && has(&env.b, 8, 1, RW));
+		cr_assert_eq(unmap(2, 8, 1), OK);
+		cr_assert(env.b.count == 2 && audit().differences == 0);
+		/* Back, where nobody is any more. */
+		for (unsigned j = 0; j < 3; j++)
+			cr_assert_eq(attach(1, orders[i][j]), OK);
+		cr_assert(!env.b.count);
+		cr_assert_eq(map(1, 0, 1, R), OK);
+		cr_assert(env.b.count == 1 && has(&env.b, 0, 1, R));
+	}
+}
+
+Test(listener, a_group_that_turns_back_halfway)
+{
+	attach_group(0);
+	cr_assert_eq(attach(2, 16), OK);
+	cr_assert_eq(attach(2, 17), OK);
+	cr_assert_eq(attach(1, 16), OK);
+	nothing_is_told();
+	cr_assert_eq(attach(1, 17), OK);
+	cr_assert(env.b.count == 1 && has(&env.b, 0, 1, R));
+}
+
+Test(listener, a_group_moves_from_bypass_to_a_domain_and_back)
+{
+	attach_group(BYPASS);
+	iommu_set_bypass(env.iommu, true);
+	for (unsigned i = 0; i < ARRAY_SIZE(orders); i++) {
+		cr_assert(env.b.identity);
+		for (unsigned j = 0; j < 3; j++) {
+			cr_assert_eq(attach(2, orders[i][j]), OK);
+			if (j < 2)
+				nothing_is_told();
+		}
+		cr_assert(env.b.count == 2 && !env.b.identity);
+		for (unsigned j = 0; j < 3; j++) {
+			cr_assert_eq(attach_flags(1, orders[i][j], BYPASS), OK);
+			if (j < 2)
+				nothing_is_told();
+		}
+		cr_assert_eq(audit().differences, 0);
+	}
+	unsigned clears = env.b.clears;
+
+	for (uint32_t id = 16; id <= 18; id++)
+		cr_assert_eq(attach_flags(4, id, BYPASS), OK);
+	cr_assert(env.b.identity && env.b.clears == clears, "from bypass to bypass no gap");
+}
+
+Test(listener, a_detach_halfway_leaves_what_the_rest_agrees_on)
+{
+	attach_group(0);
+	cr_assert_eq(attach(2, 17), OK);
+	cr_assert_eq(detach(1, 16), OK);
+	nothing_is_told();
+	cr_assert_eq(detach(1, 18), OK);
+	cr_assert_eq(env.b.count, 2, "17 is alone, in domain 2");
+	cr_assert_eq(attach(2, 18), OK);
+	cr_assert_eq(detach(2, 17), OK);
+	cr_assert_eq(detach(2, 18), OK);
+	nothing_is_told();
+}
+
+Test(listener, a_reset_halfway_gives_nothing)
+{
+	struct iommu_op op = { .done = op_done };
+
+	attach_group(0);
+	cr_assert_eq(attach(2, 16), OK);
+	unsigned calls = env.b.calls;
+
+	cr_assert_eq(iommu_reset(env.iommu, &op), OK);
+	nothing_is_told();
+	cr_assert_eq(env.b.calls, calls, "not even for a moment");
+}
+
+/* Whatever step of the last replay fails; then it is tried for the others, also in vain. */
+Test(listener, a_group_whose_last_replay_fails_has_nothing_until_it_works)
+{
+	attach_group(0);
+	for (unsigned step = 0; step < 2; step++) {
+		cr_assert_eq(attach(2, 16), OK);
+		cr_assert_eq(attach(2, 17), OK);
+		env.b.fail = ENOSPC;
+		env.b.fail_at = step;
+		env.b.fails = 2;
+		cr_assert_eq(attach(2, 18), NOMEM);
+		nothing_is_told();
+		cr_assert_eq(detach(2, 18), VIRTIO_IOMMU_S_INVAL, "it is detached");
+		cr_assert_eq(map(2, 5, 1, RW), OK);
+		cr_assert_eq(unmap(2, 5, 1), OK);
+		nothing_is_told();
+		if (step) {
+			cr_assert_eq(attach(2, 18), OK, "again");
+			cr_assert_eq(env.b.count, 2);
+		}
+		/* As Linux does, each back to where it was. */
+		for (uint32_t id = 16; id <= 18; id++)
+			cr_assert_eq(attach(1, id), OK);
+		cr_assert_eq(audit().differences, 0);
+	}
+}
+
+Test(listener, a_groups_first_move_waits_for_what_it_had)
+{
+	attach_group(0);
+	env.b.late = true;
+	cr_assert_eq(attach(2, 16), IOMMU_PENDING);
+	cr_assert_eq(env.b.tickets, 1);
+	cr_assert_eq(atomic_load(&env.done), 0);
+	dma_ticket_done(env.b.ticket[0]);
+	cr_assert_eq(atomic_load(&env.done), 1);
+	env.b.late = false;
 }
 
 Test(listener, a_refused_map_is_undone_everywhere)
@@ -431,14 +607,6 @@ Test(listener, a_late_answer_keeps_its_status)
 }
 
 /* Audits. */
-
-static struct iommu_audit audit(void)
-{
-	struct iommu_audit a;
-
-	iommu_audit(env.iommu, &a);
-	return a;
-}
 
 Test(listener, an_audit_asks_for_what_was_forwarded)
 {
