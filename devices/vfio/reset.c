@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "devices/vfio/iommufd_abi.h"
+#include "vmm/base/log.h"
 
 /* What a reset of the bus of @d reaches; the caller frees it. NULL with errno. */
 static struct vfio_pci_hot_reset_info *affected_by(const struct vfio_device *d)
@@ -127,7 +128,10 @@ static int reset(const struct vfio_device *d, const struct vfio_pci_hot_reset_in
 	int r = vfio_ioctl(d->fd, VFIO_DEVICE_PCI_HOT_RESET, arg);
 
 	free(arg);
-	return r < 0 ? err_set(err, -r, "the host can't reset its bus: %s", strerror(-r)) : 0;
+	/* A bus that can't be reset at all is known by now. */
+	return r < 0 ? err_set(err, -r, "the host can't reset its bus: %s",
+			       r == -ENOTTY ? "after that it didn't come back" : strerror(-r))
+		     : 0;
 }
 
 int vfio_reset_bus(struct vfio_device *device, struct err *err)
@@ -143,8 +147,11 @@ int vfio_reset_bus(struct vfio_device *device, struct err *err)
 
 	if (r == 0)
 		r = reset(device, info, err);
-	if (r == 0)
+	if (r == 0) {
 		mark_reset(device, info);
+		log_info("%s was reset with its bus, on which are %u functions", device->host.bdf,
+			 info->count);
+	}
 	free(info);
 	return r;
 }

@@ -266,6 +266,8 @@ Test(reset, one_that_failed_serves_nobody)
 	pass(1);
 	kernel.refuse = EAGAIN;
 	refused(1, EAGAIN, "the host can't reset its bus");
+	kernel.refuse = ENOTTY;
+	refused(1, ENOTTY, "it didn't come back");
 	kernel.refuse = 0;
 	cr_assert_eq(reset(0), 0);
 	cr_assert_eq(kernel.bus_resets, 1);
