@@ -112,6 +112,20 @@ static bool reserved_regions(const struct vfio_space *space, const struct iommu_
 	return true;
 }
 
+/* @d is to reach all of the guest's memory. -ENOTSUP with words when the host's IOMMU can't. */
+static int check_reach(const struct machine_device *d, struct err *err)
+{
+	struct vfio_range missed;
+
+	if (!vfio_space_misses(d->host->space, &missed))
+		return 0;
+	return err_set(err, ENOTSUP,
+		       "%s: the host's IOMMU can't map the guest's memory at 0x%" PRIx64
+		       "-0x%" PRIx64 ", so the device would lose data there: put it behind "
+		       "--viommu, without bypass=on, or give less --memory",
+		       d->name, missed.first, missed.last);
+}
+
 static int add_endpoint(struct machine *m, struct machine_device *d, struct err *err)
 {
 	const struct iommu_resv msi = {
@@ -123,11 +137,14 @@ static int add_endpoint(struct machine *m, struct machine_device *d, struct err 
 	struct iommu_resv resv[IOMMU_MAX_RESV];
 	struct dma_view *view;
 	unsigned count;
+	int r = m->config->viommu[d->iommu].bypass ? check_reach(d, err) : 0;
 
+	if (r < 0)
+		return r;
 	if (!reserved_regions(d->host->space, &msi, resv, &count))
 		return err_set(err, ENOSPC, "%s: the host's IOMMU has too many reserved regions",
 			       d->name);
-	int r = iommu_add_endpoint(iommu, d->endpoint, d->name, resv, count, &view, err);
+	r = iommu_add_endpoint(iommu, d->endpoint, d->name, resv, count, &view, err);
 
 	if (r < 0)
 		return r;
@@ -141,9 +158,12 @@ static int add_endpoint(struct machine *m, struct machine_device *d, struct err 
 static int map_all(struct machine_device *d, struct err *err)
 {
 	struct dma_listener *listener = &d->host->space->listener;
-	/* Once for all devices of a group. */
-	int r = d->fn ? 0 : listener->ops->identity(listener);
+	int r = check_reach(d, err);
 
+	if (r < 0)
+		return r;
+	/* Once for all devices of a group. */
+	r = d->fn ? 0 : listener->ops->identity(listener);
 	return r < 0 ? err_set(err, -r, "%s: the host can't map the guest's memory: %s", d->name,
 			       strerror(-r))
 		     : 0;

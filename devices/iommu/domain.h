@@ -117,7 +117,8 @@ int iommu_reset(struct iommu *iommu, struct iommu_op *op);
 
 /*
  * config.bypass. New accesses see the new value when this returns; those under
- * way end as they began, as a register write has no answer that could wait.
+ * way end as they began, as a register write has no answer that could wait. Nor has it one for
+ * a listener that can't map all of memory: it reported that, and has nothing.
  */
 void iommu_set_bypass(struct iommu *iommu, bool bypass);
 bool iommu_get_bypass(struct iommu *iommu);

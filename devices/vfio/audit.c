@@ -64,17 +64,18 @@ static void audit_mapping(struct audit *a, uint64_t first, uint64_t last)
 uint64_t vfio_space_audit(struct dma_listener *listener, dma_listener_next_fn next, void *opaque)
 {
 	struct audit a = { .space = container_of(listener, struct vfio_space, listener) };
-	struct vfio_range range;
 	iova_t first, last;
-	void *host;
 
 	pthread_mutex_lock(&a.space->lock);
 	if (next) {
 		while (next(opaque, &first, &last))
 			audit_mapping(&a, first.v, last.v);
 	} else {
-		for (unsigned i = 0; vfio_space_identity(a.space, i, &range, &host); i++)
-			audit_mapping(&a, range.first, range.last);
+		for (unsigned i = 0; i < a.space->ram->count; i++) {
+			const struct ram_region *region = &a.space->ram->region[i];
+
+			audit_mapping(&a, region->base.v, region->base.v + region->size - 1);
+		}
 	}
 	if (!a.end)
 		audit_empty(&a, a.at, UINT64_MAX);

@@ -114,20 +114,29 @@ static int space_clear(struct dma_listener *listener, struct dma_ticket *ticket)
 	return 0;
 }
 
-bool vfio_space_identity(const struct vfio_space *space, unsigned index,
-			 struct vfio_range *ret_range, void **ret_host)
+bool vfio_space_misses(const struct vfio_space *space, struct vfio_range *ret_range)
 {
-	for (unsigned i = 0; i < space->ram->count * space->num_usable; i++) {
-		const struct ram_region *region = &space->ram->region[i / space->num_usable];
-		const struct vfio_range *usable = &space->usable[i % space->num_usable];
-		uint64_t first = MAX(region->base.v, usable->first);
-		uint64_t last = MIN(region->base.v + region->size - 1, usable->last);
+	for (unsigned i = 0; i < space->ram->count; i++) {
+		const struct ram_region *region = &space->ram->region[i];
+		uint64_t at = region->base.v, last = at + region->size - 1, end = last;
+		bool reached = false;
 
-		first = ALIGN_UP(first, space->granule);
-		if (first > last || ALIGN_DOWN(last + 1, space->granule) <= first || index-- > 0)
+		/* They ascend: up to where does what began at @at go on? */
+		for (unsigned u = 0; u < space->num_usable && !reached && end == last; u++) {
+			const struct vfio_range *usable = &space->usable[u];
+
+			if (usable->last < at)
+				continue;
+			if (usable->first > at)
+				end = MIN(last, usable->first - 1);
+			else if (usable->last >= last)
+				reached = true;
+			else
+				at = usable->last + 1;
+		}
+		if (reached)
 			continue;
-		*ret_range = (struct vfio_range){ first, ALIGN_DOWN(last + 1, space->granule) - 1 };
-		*ret_host = (char *)region->host + (first - region->base.v);
+		*ret_range = (struct vfio_range){ at, end };
 		return true;
 	}
 	return false;
@@ -136,15 +145,24 @@ bool vfio_space_identity(const struct vfio_space *space, unsigned index,
 static int space_identity(struct dma_listener *listener)
 {
 	struct vfio_space *s = to_space(listener);
-	struct vfio_range range;
-	void *host;
-
+	struct vfio_range missed;
 	int r = 0;
 
 	pthread_mutex_lock(&s->lock);
-	for (unsigned i = 0; r == 0 && vfio_space_identity(s, i, &range, &host); i++)
-		r = vfio_space_map_locked(s, range.first, range.last - range.first + 1, host,
+	/* Not in part: a device that can't reach some of it would lose data there. */
+	if (vfio_space_misses(s, &missed)) {
+		log_limited(&s->log,
+			    "%s: the host's IOMMU can't map the guest's memory at 0x%" PRIx64
+			    "-0x%" PRIx64 ": bypass of the virtio-iommu refused",
+			    s->name, missed.first, missed.last);
+		r = -ENOTSUP;
+	}
+	for (unsigned i = 0; r == 0 && i < s->ram->count; i++) {
+		const struct ram_region *region = &s->ram->region[i];
+
+		r = vfio_space_map_locked(s, region->base.v, region->size, region->host,
 					  DMA_READ | DMA_WRITE);
+	}
 	pthread_mutex_unlock(&s->lock);
 	if (r < 0)
 		space_clear(listener, NULL);

@@ -84,11 +84,10 @@ void vfio_space_finish(struct vfio_space *space);
 uint64_t vfio_space_audit(struct dma_listener *listener, dma_listener_next_fn next, void *opaque);
 
 /*
- * The part of all memory that identity maps in @space, number @index (0, 1, ...): its
- * addresses (inclusive), which RAM and host share, and where it is. False past the last.
+ * Is there guest memory that @space can't map at its guest-physical addresses? Then *@ret_range
+ * is the first such part, and identity is refused (-ENOTSUP). Any thread.
  */
-bool vfio_space_identity(const struct vfio_space *space, unsigned index,
-			 struct vfio_range *ret_range, void **ret_host);
+bool vfio_space_misses(const struct vfio_space *space, struct vfio_range *ret_range);
 
 /*
  * Make one mapping on the host and count it; a refusal is reported. 0 or -errno. The space's

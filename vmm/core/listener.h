@@ -51,8 +51,9 @@ struct dma_listener_ops {
 	/* Take away everything, identity included. Returns as unmap. */
 	int (*clear)(struct dma_listener *listener, struct dma_ticket *ticket);
 	/*
-	 * All of guest memory that the device can address, at its guest-physical
-	 * addresses; the listener is empty. 0 or -errno; it is empty then.
+	 * All of guest memory, at its guest-physical addresses; the listener is
+	 * empty. 0; -ENOTSUP when the host can't map some of it there; another
+	 * -errno; it is empty then.
 	 */
 	int (*identity)(struct dma_listener *listener);
 	/*

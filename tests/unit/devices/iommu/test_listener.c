@@ -547,8 +547,16 @@ Test(listener, an_identity_that_the_host_refuses)
 	env.a.fail = ENOMEM;
 	cr_assert_eq(attach_flags(2, 8, BYPASS), NOMEM);
 	cr_assert(!env.a.identity);
+	env.a.fail = ENOTSUP;
+	cr_assert_eq(attach_flags(2, 8, BYPASS), UNSUPP, "memory that it can't map");
+	cr_assert(!env.a.identity);
 	cr_assert_eq(attach_flags(2, 8, BYPASS), OK);
 	cr_assert(env.a.identity);
+	cr_assert_eq(detach(2, 8), OK);
+	env.a.fail = ENOTSUP;
+	iommu_set_bypass(env.iommu, true);
+	cr_assert(!env.a.identity && env.b.identity);
+	cr_assert_eq(audit().differences, 0);
 }
 
 static void setup_open(void)

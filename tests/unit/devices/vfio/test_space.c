@@ -188,24 +188,54 @@ Test(space, the_limit_of_the_host_is_an_answer)
 	cr_assert_eq(map(3 * G, G, 0), -ENOMEM);
 }
 
-Test(space, identity_is_all_memory_that_the_host_can_address)
+Test(space, identity_is_all_memory)
 {
 	cr_assert_eq(identity(), 0);
 	cr_assert_eq(fake.count, 2);
 	cr_assert(fake.map[0].iova == 0 && fake.map[0].size == 32 * G);
 	cr_assert(fake.map[1].iova == MIB(1) && fake.map[1].host == memory + 32 * G);
 	cr_assert_eq(fake.map[1].perm, DMA_READ | DMA_WRITE);
-	clear();
-	/* A gap in the first region, which doesn't end with a page; an end in the second. */
-	fake.space.num_usable = 2;
-	fake.space.usable[0] = (struct vfio_range){ 0, 5 * G + 7 };
-	fake.space.usable[1] = (struct vfio_range){ 7 * G - 1, MIB(1) + G - 1 };
-	cr_assert_eq(identity(), 0);
-	cr_assert_eq(fake.count, 3);
-	cr_assert(fake.map[0].iova == 0 && fake.map[0].size == 5 * G);
-	cr_assert(fake.map[1].iova == 7 * G && fake.map[1].size == 25 * G &&
-		  fake.map[1].host == memory + 7 * G);
-	cr_assert(fake.map[2].iova == MIB(1) && fake.map[2].size == G);
+}
+
+/* What the host can map, and the first part of memory that it can't; first > last: all of it. */
+static const struct {
+	unsigned count;
+	struct vfio_range usable[3], missed;
+} reach[] = {
+	/* Gaps where there is no memory, like those around doorbells. */
+	{ 3, { { 0, 40 * G - 1 }, { 50 * G, 60 * G }, { 70 * G, UINT64_MAX } }, { 1, 0 } },
+	{ 2, { { 0, 32 * G - 1 }, { MIB(1), MIB(1) + 32 * G - 1 } }, { 1, 0 } },
+	/* Two that touch. */
+	{ 2, { { 0, 7 * G - 1 }, { 7 * G, MIB(2) } }, { 1, 0 } },
+	/* A gap in the middle; one behind the other; both ends. */
+	{ 2, { { 0, 5 * G - 1 }, { 7 * G, UINT64_MAX } }, { 5 * G, 7 * G - 1 } },
+	{ 3,
+	  { { 0, 5 * G - 1 }, { 6 * G, 8 * G - 1 }, { 9 * G, UINT64_MAX } },
+	  { 5 * G, 6 * G - 1 } },
+	{ 1, { { G, UINT64_MAX } }, { 0, G - 1 } },
+	{ 1, { { 0, 31 * G - 1 } }, { 31 * G, 32 * G - 1 } },
+	/* An aperture that ends within the upper part, between the two, before both. */
+	{ 1, { { 0, MIB(1) + G - 1 } }, { MIB(1) + G, MIB(1) + 32 * G - 1 } },
+	{ 1, { { 0, 100 * G } }, { MIB(1), MIB(1) + 32 * G - 1 } },
+	{ 1, { { GIB(1), UINT64_MAX } }, { 0, 32 * G - 1 } },
+};
+
+Test(space, an_identity_that_would_miss_memory_is_refused)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(reach); i++) {
+		struct vfio_range missed = { 1, 0 };
+		bool misses = reach[i].missed.first <= reach[i].missed.last;
+
+		fake.space.num_usable = reach[i].count;
+		memcpy(fake.space.usable, reach[i].usable, sizeof(reach[i].usable));
+		cr_assert_eq(vfio_space_misses(&fake.space, &missed), misses, "%u", i);
+		cr_assert(missed.first == reach[i].missed.first &&
+				  missed.last == reach[i].missed.last,
+			  "%u", i);
+		cr_assert_eq(identity(), misses ? -ENOTSUP : 0);
+		cr_assert_eq(fake.count, misses ? 0 : 2);
+		clear();
+	}
 }
 
 Test(space, an_identity_that_fails_leaves_nothing)
