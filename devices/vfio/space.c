@@ -101,7 +101,8 @@ static int space_clear(struct dma_listener *listener, struct dma_ticket *ticket)
 	struct vfio_space *s = to_space(listener);
 
 	pthread_mutex_lock(&s->lock);
-	int r = s->count ? s->ops->unmap_all(s) : 0;
+	/* Also when nothing should be left: the host may have kept what it failed to unmap. */
+	int r = s->ops->unmap_all(s);
 
 	if (r < 0)
 		log_limited(&s->log, "%s: the host fails to unmap everything: %s", s->name,

@@ -19,6 +19,7 @@ static struct fake {
 	} map[MAX_MAPS];
 	unsigned count, room;
 	int refuse; /* the errno when there is no room */
+	bool keeps; /* fails to unmap */
 } fake;
 
 static int fake_map(struct vfio_space *s, uint64_t iova, uint64_t size, void *host, uint8_t perm)
@@ -34,6 +35,8 @@ static int fake_map(struct vfio_space *s, uint64_t iova, uint64_t size, void *ho
 
 static int fake_unmap(struct vfio_space *s, uint64_t iova, uint64_t size)
 {
+	if (fake.keeps)
+		return -EIO;
 	for (unsigned i = 0; i < fake.count; i++) {
 		if (fake.map[i].iova == iova && fake.map[i].size == size) {
 			fake.map[i] = fake.map[--fake.count];
@@ -45,6 +48,8 @@ static int fake_unmap(struct vfio_space *s, uint64_t iova, uint64_t size)
 
 static int fake_unmap_all(struct vfio_space *s)
 {
+	if (fake.keeps)
+		return -EIO;
 	fake.count = 0;
 	return 0;
 }
@@ -243,6 +248,21 @@ Test(space, an_identity_that_fails_leaves_nothing)
 	fake.room = 1;
 	cr_assert_eq(identity(), -ENOSPC);
 	cr_assert(fake.count == 0 && fake.space.count == 0);
+}
+
+/* A DETACH, a reset of the machine: the device reaches nothing any more. */
+Test(space, what_the_host_failed_to_unmap_goes_with_the_rest)
+{
+	struct dma_listener *l = &fake.space.listener;
+
+	cr_assert_eq(map(0, G, 0), 0);
+	fake.keeps = true;
+	cr_assert_eq(l->ops->unmap(l, IOVA(0), IOVA(G - 1), NULL), 0);
+	cr_assert(fake.count == 1 && fake.space.count == 0);
+	cr_assert_eq(l->ops->clear(l, NULL), 0);
+	cr_assert_eq(fake.count, 1, "a host that fails at that, too");
+	fake.keeps = false;
+	clear();
 }
 
 /* Audits: the books say what map was told below; the host is changed behind their back. */
