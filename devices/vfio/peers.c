@@ -40,7 +40,14 @@ int vfio_peer_map_locked(struct vfio_space *s, uint64_t iova, uint64_t size, uin
 			    s->name, phys);
 		return -ENOTSUP;
 	}
-	struct vfio_peer *peer = s->num_peers < VFIO_MAX_PEERS ? malloc(sizeof(*peer)) : NULL;
+	if (s->num_peers >= VFIO_MAX_PEERS) {
+		log_limited(&s->log,
+			    "%s: the guest maps other devices' registers more than %u times: "
+			    "refused",
+			    s->name, VFIO_MAX_PEERS);
+		return -ENOMEM;
+	}
+	struct vfio_peer *peer = malloc(sizeof(*peer));
 
 	if (!peer)
 		return -ENOMEM;

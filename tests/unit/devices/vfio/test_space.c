@@ -2,7 +2,9 @@
 #include "devices/vfio/space.h"
 
 #include <criterion/criterion.h>
+#include <criterion/redirect.h>
 #include <errno.h>
+#include <stdio.h>
 #include "vmm/core/dma.h"
 
 #define G	 0x1000ULL
@@ -436,8 +438,14 @@ Test(peers, a_host_that_refuses_them_later_is_borne, .init = setup)
 
 Test(peers, there_is_a_limit, .init = setup)
 {
+	char text[256] = "";
+
 	show(BAR, registers);
 	fake.space.num_peers = VFIO_MAX_PEERS;
+	log_set_level(LOG_WARN);
+	cr_redirect_stderr();
 	cr_assert_eq(map(0, G, BAR), -ENOMEM);
+	cr_assert(fgets(text, sizeof(text), cr_get_redirected_stderr()));
+	cr_assert(strstr(text, "more than 1024 times"), "%s", text);
 	fake.space.num_peers = 0;
 }
