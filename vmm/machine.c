@@ -276,19 +276,16 @@ static int machine_reset(struct machine *m, struct err *err)
 	return r < 0 ? r : boot_and_start(m, err);
 }
 
-/*
- * Every queue and interrupt vector has a file descriptor, and the usual soft
- * limit of 1024 is meant for select(2). Returns how many may be open.
- */
-static unsigned long long raise_file_limit(void)
+/* Raise the soft limit on @resource to the hard one. Returns what it is then. */
+static unsigned long long raise_limit(int resource)
 {
 	struct rlimit limit;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+	if (getrlimit(resource, &limit) < 0)
 		return 0;
 	limit.rlim_cur = limit.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &limit);
-	getrlimit(RLIMIT_NOFILE, &limit);
+	setrlimit(resource, &limit);
+	getrlimit(resource, &limit);
 	return limit.rlim_cur;
 }
 
@@ -417,7 +414,15 @@ static enum moat_exit run(struct machine *m, int signal_fd, uint64_t start_ns, s
 {
 	enum moat_exit status = MOAT_EXIT_FAILURE;
 
-	unsigned long long files = raise_file_limit();
+	/*
+	 * Every queue and interrupt vector has a file descriptor, and the usual soft
+	 * limit of 1024 is meant for select(2).
+	 */
+	unsigned long long files = raise_limit(RLIMIT_NOFILE);
+
+	/* What the host pins for devices passed through counts as locked memory. */
+	if (m->config->num_vfios)
+		raise_limit(RLIMIT_MEMLOCK);
 	int r = machine_init(m, err);
 
 	if (r == -EMFILE)
