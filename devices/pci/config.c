@@ -154,22 +154,25 @@ void pci_unmap_bars_locked(struct pci_dev *dev)
 	}
 }
 
+/* One of the two passes: what must leave (@appear false), or what may come. */
+static void dev_follow_locked(struct pci_dev *dev, bool appear)
+{
+	for (unsigned i = 0; i < PCI_NUM_WINDOWS; i++) {
+		uint64_t wanted = bar_wanted(dev, i), mapped = dev->bar[i].mapped_at;
+
+		if (!appear && mapped && mapped != wanted)
+			bar_unmap(dev, i);
+		else if (appear && !mapped && wanted)
+			bar_map(dev, i, wanted);
+	}
+}
+
 void pci_map_bars_locked(struct pci_root *root)
 {
 	for (unsigned pass = 0; pass < 2; pass++) {
-		for (unsigned i = 0; i < ARRAY_SIZE(root->fn) * PCI_NUM_WINDOWS; i++) {
-			struct pci_dev *dev = root->fn[i / PCI_NUM_WINDOWS];
-			unsigned index = i % PCI_NUM_WINDOWS;
-
-			if (!dev)
-				continue;
-			uint64_t wanted = bar_wanted(dev, index);
-			uint64_t mapped = dev->bar[index].mapped_at;
-
-			if (pass == 0 && mapped && mapped != wanted)
-				bar_unmap(dev, index);
-			else if (pass == 1 && !mapped && wanted)
-				bar_map(dev, index, wanted);
+		for (unsigned i = 0; i < ARRAY_SIZE(root->fn); i++) {
+			if (root->fn[i])
+				dev_follow_locked(root->fn[i], pass == 1);
 		}
 	}
 }

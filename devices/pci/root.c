@@ -293,6 +293,19 @@ static int assign_bar(struct pci_dev *dev, unsigned index, struct bar_space *mem
 	return 0;
 }
 
+/* The BARs of @dev that have @size bytes. */
+static int assign_bars(struct pci_dev *dev, uint64_t size, struct bar_space *mem32,
+		       struct bar_space *mem64, struct err *err)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < PCI_NUM_WINDOWS && rc == 0; i++) {
+		if (dev->bar[i].size == size)
+			rc = assign_bar(dev, i, mem32, mem64, err);
+	}
+	return rc;
+}
+
 int pci_root_assign(struct pci_root *root, struct err *err)
 {
 	const struct pci_root_config *c = &root->config;
@@ -303,11 +316,9 @@ int pci_root_assign(struct pci_root *root, struct err *err)
 	pci_root_lock(root);
 	/* From the largest to the smallest, so that alignment wastes nothing in between. */
 	for (uint64_t size = UINT64_C(1) << 63; size && rc == 0; size >>= 1) {
-		for (unsigned i = 0; i < ARRAY_SIZE(root->fn) * PCI_NUM_WINDOWS && rc == 0; i++) {
-			struct pci_dev *dev = root->fn[i / PCI_NUM_WINDOWS];
-
-			if (dev && dev->bar[i % PCI_NUM_WINDOWS].size == size)
-				rc = assign_bar(dev, i % PCI_NUM_WINDOWS, &mem32, &mem64, err);
+		for (unsigned i = 0; i < ARRAY_SIZE(root->fn) && rc == 0; i++) {
+			if (root->fn[i])
+				rc = assign_bars(root->fn[i], size, &mem32, &mem64, err);
 		}
 	}
 	for (unsigned i = 0; i < ARRAY_SIZE(root->fn); i++) {
