@@ -12,13 +12,20 @@
 #include <linux/vfio.h>
 #include <unistd.h>
 
+/* Also an access across the ends of the table: pci_msix_read and _write know that it isn't one. */
+static bool is_msix(const struct vfio_bar *bar, uint64_t offset, unsigned size)
+{
+	return pci_msix_covers(&bar->vfio->pci, bar->index, offset) ||
+	       pci_msix_covers(&bar->vfio->pci, bar->index, offset + size - 1);
+}
+
 static uint64_t bar_read(void *opaque, uint64_t offset, unsigned size)
 {
 	struct vfio_bar *bar = opaque;
 	struct vfio_pci *v = bar->vfio;
 	le64 buf = le64_from(UINT64_MAX);
 
-	if (pci_msix_covers(&v->pci, bar->index, offset))
+	if (is_msix(bar, offset, size))
 		return pci_msix_read(&v->pci, bar->index, offset, size);
 	if (v->host->ops->read(v->host, bar->index, offset, &buf, size) < 0)
 		return UINT64_MAX;
@@ -31,7 +38,7 @@ static void bar_write(void *opaque, uint64_t offset, unsigned size, uint64_t val
 	struct vfio_pci *v = bar->vfio;
 	le64 buf = le64_from(value);
 
-	if (pci_msix_covers(&v->pci, bar->index, offset)) {
+	if (is_msix(bar, offset, size)) {
 		pci_msix_write(&v->pci, bar->index, offset, size, value);
 		return;
 	}

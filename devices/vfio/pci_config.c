@@ -21,7 +21,7 @@
 #include <linux/vfio.h>
 #include <stdlib.h>
 
-#define MAX_CAPS	48
+#define MAX_CAPS	((PCI_CFG_SPACE_SIZE - PCI_STD_HEADER_SIZEOF) / 4)
 #define MAX_EXT_CAPS	128
 #define EXT_CAP_NEXT(h) ((h) >> 20 & 0xffc)
 
@@ -202,7 +202,7 @@ static void config_written(struct pci_dev *pci, unsigned offset, unsigned size, 
 
 /* Making it ---------------------------------------------------------------- */
 
-/* Where the capabilities of the device's list are, in its order. */
+/* Where the capabilities of the device's list are, each once, in its order. */
 static unsigned list_caps(const uint8_t *config, uint8_t pos[MAX_CAPS])
 {
 	unsigned count = 0;
@@ -210,15 +210,27 @@ static unsigned list_caps(const uint8_t *config, uint8_t pos[MAX_CAPS])
 
 	if (!(config[PCI_STATUS] & PCI_STATUS_CAP_LIST))
 		return 0;
-	while (at >= PCI_STD_HEADER_SIZEOF && count < MAX_CAPS) {
+	while (at >= PCI_STD_HEADER_SIZEOF && !memchr(pos, (int)at, count)) {
 		pos[count++] = (uint8_t)at;
 		at = config[at + PCI_CAP_LIST_NEXT] & ~3u;
 	}
 	return count;
 }
 
-/* A known one that is all there. */
-static bool is_shown(const uint8_t *config, unsigned at)
+/* Where the next capability is, in address order, after the one at @at. */
+static unsigned cap_end(const uint8_t *pos, unsigned count, unsigned at)
+{
+	unsigned end = PCI_CFG_SPACE_SIZE;
+
+	for (unsigned i = 0; i < count; i++) {
+		if (pos[i] > at)
+			end = MIN(end, pos[i]);
+	}
+	return end;
+}
+
+/* A known one that is all there, before @end. */
+static bool is_shown(const uint8_t *config, unsigned at, unsigned end)
 {
 	unsigned size = 4;
 
@@ -239,23 +251,23 @@ static bool is_shown(const uint8_t *config, unsigned at)
 		size = vfio_msi_size(pci_config_get(config, at + PCI_MSI_FLAGS, 2));
 		break;
 	}
-	return at + size <= PCI_CFG_SPACE_SIZE &&
-	       memchr(shown_caps, config[at], sizeof(shown_caps));
+	return at + size <= end && memchr(shown_caps, config[at], sizeof(shown_caps));
 }
 
-/* To the next capability in address order. What else lies there isn't shown either. */
-static void hide_cap(struct vfio_pci *v, const uint8_t *pos, unsigned count, unsigned at)
+/*
+ * Is there one of its kind before number @i? The guest and the host would take the first, which
+ * has then to be the one that is emulated. Only of vendors' there may be several.
+ */
+static bool is_another(const uint8_t *config, const uint8_t *pos, unsigned i)
 {
-	unsigned end = PCI_CFG_SPACE_SIZE;
-
-	for (unsigned i = 0; i < count; i++) {
-		if (pos[i] > at)
-			end = MIN(end, pos[i]);
+	for (unsigned j = 0; j < i; j++) {
+		if (config[pos[j]] == config[pos[i]] && config[pos[i]] != PCI_CAP_ID_VNDR)
+			return true;
 	}
-	hide(v, at, end - at);
+	return false;
 }
 
-static void make_express(struct vfio_pci *v, unsigned at)
+static void make_express(struct vfio_pci *v, unsigned at, unsigned end)
 {
 	uint8_t *config = v->pci.config;
 	uint32_t flags = pci_config_get(config, at + PCI_EXP_FLAGS, 2);
@@ -267,12 +279,13 @@ static void make_express(struct vfio_pci *v, unsigned at)
 	pci_config_put(config, at + PCI_EXP_FLAGS, 2, flags);
 	make_ours(v, at, PCI_EXP_DEVCAP);
 	hide(v, at + PCI_EXP_LNKCAP, PCI_EXP_SLTCAP - PCI_EXP_LNKCAP);
-	if ((flags & PCI_EXP_FLAGS_VERS) > 1 && at + PCI_EXP_SLTCAP2 <= PCI_CFG_SPACE_SIZE)
+	if ((flags & PCI_EXP_FLAGS_VERS) > 1 && at + PCI_EXP_SLTCAP2 <= end)
 		hide(v, at + PCI_EXP_LNKCAP2, PCI_EXP_SLTCAP2 - PCI_EXP_LNKCAP2);
 }
 
 /* Capabilities that aren't simply the device's. */
-static void make_cap(struct vfio_pci *v, unsigned at, unsigned *ret_msix, unsigned *ret_msi)
+static void make_cap(struct vfio_pci *v, unsigned at, unsigned end, unsigned *ret_msix,
+		     unsigned *ret_msi)
 {
 	switch (v->pci.config[at]) {
 	case PCI_CAP_ID_PM:
@@ -282,7 +295,7 @@ static void make_cap(struct vfio_pci *v, unsigned at, unsigned *ret_msix, unsign
 		v->af_cap = at;
 		break;
 	case PCI_CAP_ID_EXP:
-		make_express(v, at);
+		make_express(v, at, end);
 		break;
 	case PCI_CAP_ID_MSIX:
 		*ret_msix = at;
@@ -303,8 +316,11 @@ static void make_caps(struct vfio_pci *v, unsigned *ret_msix, unsigned *ret_msi)
 
 	*ret_msix = *ret_msi = 0;
 	for (unsigned i = 0; i < count; i++) {
-		if (!is_shown(config, pos[i]))
-			hide_cap(v, pos, count, pos[i]);
+		unsigned end = cap_end(pos, count, pos[i]);
+
+		/* What else lies behind it isn't shown either. */
+		if (!is_shown(config, pos[i], end) || is_another(config, pos, i))
+			hide(v, pos[i], end - pos[i]);
 	}
 	for (unsigned i = 0; i < count; i++) {
 		/* Zero: hidden. */
@@ -313,7 +329,7 @@ static void make_caps(struct vfio_pci *v, unsigned *ret_msix, unsigned *ret_msi)
 		config[link] = pos[i];
 		link = pos[i] + PCI_CAP_LIST_NEXT;
 		make_ours(v, pos[i], 2);
-		make_cap(v, pos[i], ret_msix, ret_msi);
+		make_cap(v, pos[i], cap_end(pos, count, pos[i]), ret_msix, ret_msi);
 	}
 	config[link] = 0;
 	make_ours(v, PCI_CAPABILITY_LIST, 1);

@@ -314,6 +314,10 @@ Test(vfio_pci, accesses_that_trap)
 	entry_write(0, 0, 0xfee00000);
 	cr_expect_eq(bar_read(TABLE, 4), 0xfee00000);
 	cr_expect_eq(bar[TABLE], 0x99);
+	/* What lies across its end is nobody's. */
+	bus_write(&mmio, bar0() + TABLE - 2, 4, 0x55555555);
+	cr_expect(!bar[TABLE - 1] && bar[TABLE] == 0x99);
+	cr_expect_eq(bar_read(TABLE - 2, 4), 0);
 	/* A BAR that is too small to be mapped works too. */
 	uint64_t value, base = cfg(0x1c, 4) & ~15u;
 
@@ -666,6 +670,35 @@ Test(vfio_made, a_capability_list_in_a_loop)
 	put(CAP_EXP + 1, 1, CAP_PM);
 	put(0x300, 4, PCI_EXT_CAP_ID_DSN | 1 << 16 | 0x200u << 20);
 	cr_assert_eq(create(NULL), 0);
+}
+
+/* The first counts, as on the host: its table isn't shown as memory. */
+Test(vfio_made, two_msix_capabilities)
+{
+	put(CAP_EXP + 1, 1, 0xc0);
+	put(0xc0, 4, PCI_CAP_ID_MSIX | 3 << 16);
+	put(0xc4, 4, 0);
+	put(0xc8, 4, 0x40);
+	cr_assert_eq(create(NULL), 0);
+	cr_assert_eq(pci_root_assign(root, NULL), 0);
+	cr_expect_eq(cfg(CAP_EXP + 1, 1), 0, "the second isn't shown");
+	cr_expect_eq(cfg(0xc0, 4), 0);
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cr_assert_eq(slots_shown(), 2);
+	cr_expect(mem.slot[0].host == bar && mem.slot[0].size == TABLE);
+}
+
+/* One that another lies on isn't whole; what is emulated of it would be of both. */
+Test(vfio_made, a_capability_on_top_of_another)
+{
+	put(CAP_MSIX + 1, 1, CAP_MSI + 4);
+	put(CAP_MSI + 4, 2, PCI_CAP_ID_VNDR | CAP_EXP << 8);
+	cr_assert_eq(create(NULL), 0);
+	cr_expect_eq(cfg(CAP_PM + 1, 1), CAP_MSIX);
+	cr_expect_eq(cfg(CAP_MSI, 4), 0);
+	cr_expect_eq(cfg(CAP_MSIX + 1, 1), CAP_MSI + 4);
+	cfg_write(CAP_MSI + 4, 4, UINT32_MAX);
+	cr_expect_eq(cfg(CAP_MSI + 4, 2), PCI_CAP_ID_VNDR | CAP_EXP << 8);
 }
 
 Test(vfio_made, a_capability_at_the_end)
