@@ -122,13 +122,16 @@ static void set_asleep_locked(struct vfio_pci *v, bool asleep)
 	pci_root_remap_locked(v->pci.root);
 }
 
-/* Does the device sleep, so that the host lets nobody touch its registers? */
+/*
+ * Does the device sleep, so that the host lets nobody touch its registers? One that can't tell
+ * isn't touched either.
+ */
 static bool in_d3(struct vfio_pci *v)
 {
-	uint8_t now[2];
+	uint8_t now;
 
-	return v->pm_cap && host_read(v, v->pm_cap + PCI_PM_CTRL, sizeof(now), now) &&
-	       (now[0] & PCI_PM_CTRL_STATE_MASK) == PCI_PM_CTRL_STATE_MASK;
+	return v->pm_cap && (!host_read(v, v->pm_cap + PCI_PM_CTRL, 1, &now) ||
+			     (now & PCI_PM_CTRL_STATE_MASK) == PCI_PM_CTRL_STATE_MASK);
 }
 
 void vfio_config_wake(struct vfio_pci *v)

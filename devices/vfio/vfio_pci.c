@@ -64,7 +64,6 @@ void vfio_pci_quiet(struct vfio_pci *vfio)
 	if (pci->gone)
 		return;
 	pci_dev_reset(pci);
-	vfio_config_wake(vfio);
 	pci_root_lock(pci->root);
 	vfio_irqs_off(vfio);
 	pci_root_unlock(pci->root);
@@ -81,6 +80,8 @@ void vfio_pci_reset(struct vfio_pci *vfio)
 	if (vfio->host->ops->reset(vfio->host, &err) < 0)
 		log_limited(&vfio->log, "%s: %s can't be reset: %s", vfio->name, vfio->host->bdf,
 			    err.text);
+	/* Also one that the host couldn't reset. */
+	vfio_config_wake(vfio);
 	/* Anew: one that the guest hadn't answered would stay masked on the host. */
 	pci_root_lock(pci->root);
 	if (!pci->gone)

@@ -551,6 +551,26 @@ Test(vfio_pci, a_sleeper_that_no_reset_wakes)
 	cr_expect_eq(slots_shown(), 2);
 }
 
+Test(vfio_pci, a_reset_wakes_a_sleeper_that_did_not_obey)
+{
+	cfg_write(CAP_PM + PCI_PM_CTRL, 2, 3);
+	dev.stays_asleep = true;
+	machine_reset();
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	cr_expect_eq(slots_shown(), 2, "the host's reset did it");
+}
+
+Test(vfio_pci, a_sleeper_that_cannot_tell)
+{
+	cfg_write(PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+	dev.refuse[FAKE_READ] = EIO;
+	cfg_write(CAP_PM + PCI_PM_CTRL, 2, 3);
+	cr_expect_eq(slots_shown(), 0);
+	dev.refuse[FAKE_READ] = 0;
+	cfg_write(CAP_PM + PCI_PM_CTRL, 2, 0);
+	cr_expect_eq(slots_shown(), 2);
+}
+
 Test(vfio_pci, a_machine_reset)
 {
 	msix_enable();
