@@ -43,7 +43,10 @@ int vfio_ioctl(int fd, unsigned long request, void *arg);
  */
 int vfio_open_file(const char *path, const char *missing, struct err *err);
 
-/* Is device @bdf of the host bound to vfio-pci? */
+/*
+ * Is device @bdf of the host bound to vfio-pci, or to another driver of VFIO: some kinds of devices
+ * have one of their own (mlx5_vfio_pci), which offers the same?
+ */
 bool vfio_is_bound(const char *bdf);
 
 /*

@@ -122,18 +122,22 @@ static bool device_link(const char *bdf, const char *name, char ret_target[NAME_
 
 bool vfio_is_bound(const char *bdf)
 {
-	char driver[NAME_MAX + 1];
+	char path[128], driver[NAME_MAX + 1];
 
-	return device_link(bdf, "driver", driver) && !strcmp(driver, DRIVER);
+	/* Every driver of VFIO makes this, from Linux 6.1 on. */
+	snprintf(path, sizeof(path), DEVICES "/%s/vfio-dev", bdf);
+	return access(path, F_OK) == 0 ||
+	       (device_link(bdf, "driver", driver) && !strcmp(driver, DRIVER));
 }
 
 static int check_driver(const char *bdf, struct err *err)
 {
 	char driver[NAME_MAX + 1];
+
+	if (vfio_is_bound(bdf))
+		return 0;
 	bool bound = device_link(bdf, "driver", driver);
 
-	if (bound && !strcmp(driver, DRIVER))
-		return 0;
 	if (!bound)
 		return err_set(
 			err, ENODEV,
@@ -146,6 +150,12 @@ static int check_driver(const char *bdf, struct err *err)
 		"/%s/driver_override; echo %s > " DEVICES
 		"/%s/driver/unbind; echo %s > /sys/bus/pci/drivers_probe",
 		bdf, driver, bdf, bdf, bdf, bdf);
+}
+
+/* @driver does no DMA with its devices, so that their group is viable with them. */
+static bool drives_nothing(const char *driver)
+{
+	return !strcmp(driver, "pcieport") || !strcmp(driver, "pci-stub");
 }
 
 /* The members of group @number that keep it from being viable: bound to something else. */
@@ -162,7 +172,7 @@ static void list_foreign(unsigned number, char *text, size_t size)
 		return;
 	for (struct dirent *e = readdir(dir); e && len < size; e = readdir(dir)) {
 		if (e->d_name[0] == '.' || !device_link(e->d_name, "driver", driver) ||
-		    !strcmp(driver, DRIVER) || !strcmp(driver, "pcieport"))
+		    drives_nothing(driver) || vfio_is_bound(e->d_name))
 			continue;
 		len += (size_t)snprintf(text + len, size - len, "%s%s (%s)", len ? ", " : "",
 					e->d_name, driver);
