@@ -10,6 +10,7 @@
 #   moat.cycles    how many times to do it
 #   moat.limit     how many mappings the host takes
 #   moat.serial    the NVMe controller's serial number
+#   moat.romsum    sha256 of a network function's option ROM
 
 nvme=/dev/nvme0n1
 nvme_there() {
@@ -142,6 +143,36 @@ test_nic() {
 	irqs=$(grep eth0 /proc/interrupts | grep -c "$moat_irq")
 	out "$(grep eth0 /proc/interrupts | tr -s ' ' | tr '\n' ';')"
 	want_match "its interrupts are of kind $moat_irq" "[1-9]*" "$irqs"
+}
+
+# Two network functions of one device. The disk "count" counts the boots, of which there are two.
+test_shared() {
+	local first second slot count nic
+	first=$(endpoint_of_net eth0) second=$(endpoint_of_net eth1) slot=${first%.*}
+	count=$(dd if="$(disk count)" bs=512 count=1 iflag=direct 2>/dev/null | tr -cd '0-9')
+	count=$((${count:-0} + 1))
+	{ echo $count; cat /dev/zero; } | head -c 512 |
+		dd of="$(disk count)" conv=fsync,notrunc 2>/dev/null
+	want "boot $count: they are the functions of one slot" "$slot.0 $slot.1" \
+		"$(printf '%s\n' "$first" "$second" | sort | xargs)"
+	want "boot $count: and one group" "${slot##*/}.0 ${slot##*/}.1" \
+		"$(cd "$first/iommu_group/devices" && echo *)"
+	for nic in eth0 eth1; do
+		if net_up $nic &&
+			within 30 ping -c 20 -i 0.1 -s 1400 -I $nic 10.0.2.2 > /tmp/ping.log 2>&1; then
+			pass "boot $count: the host answers pings through $nic"
+		else
+			fail "boot $count: the host answers pings through $nic: $(tail -n 2 /tmp/ping.log)"
+		fi
+		# The other's network has the same addresses. It stays up.
+		ip addr flush dev $nic
+	done
+	echo 1 > "$slot.0/rom"
+	want "boot $count: the option ROM is the host's" "$moat_romsum" \
+		"$(sha256sum < "$slot.0/rom" | cut -d' ' -f1)"
+	echo 0 > "$slot.0/rom"
+	# Both are in use when the machine is reset.
+	[ $count = 2 ] || moat_end=crash
 }
 
 # user_runs MODE ARGUMENT...: the controller is given to vfio-pci, and to tests/lab/vfio-user.c;
