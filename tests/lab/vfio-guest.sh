@@ -2,7 +2,7 @@
 # What the guests of tests/lab/vfio-tests check, from inside. guest/init explains
 # pass, fail, want and the moat_NAME variables from the kernel command line:
 #
-#   moat.sum       sha256 of the NVMe disk's first 64 MiB
+#   moat.sum       sha256 of the NVMe disk's first 64 MiB (nvme_reboots: 8)
 #   moat.type      expected type of its IOMMU group, a pattern ("none": no group)
 #   moat.disksum   sha256 of the virtio disk's 64 MiB
 #   moat.netsum    sha256 of the file that the host's network serves
@@ -111,7 +111,7 @@ test_nvme_reboots() {
 	count=$((${count:-0} + 1))
 	{ echo $count; cat /dev/zero; } | head -c 4096 |
 		dd of=$nvme bs=1M seek=192 conv=fsync,notrunc 2>/dev/null
-	want "boot $count: 64 MiB have the host's checksum" "$moat_sum" "$(sum_of $nvme 64)"
+	want "boot $count: 8 MiB have the host's checksum" "$moat_sum" "$(sum_of $nvme 8)"
 	if [ $count -lt "$moat_cycles" ]; then
 		moat_end=reboot
 	else
