@@ -383,7 +383,7 @@ static int vector_alloc(struct msi_sink *s, uint32_t rid, struct msi_vector **re
 {
 	struct fake_sink *sink = to_sink(s);
 
-	for (unsigned i = 0; i < ARRAY_SIZE(sink->vector); i++) {
+	for (unsigned i = 0; i < ARRAY_SIZE(sink->vector) && !sink->full; i++) {
 		struct msi_vector *v = &sink->vector[i];
 
 		if (v->used)

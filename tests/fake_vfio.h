@@ -89,6 +89,7 @@ struct fake_sink {
 	struct msi_sink sink;
 	struct msi_vector vector[FAKE_VECTORS];
 	int refuse; /* errno of what updates a vector, or 0 */
+	bool full;  /* there are no more vectors */
 };
 
 /* A wire to the interrupt controller. */

@@ -290,6 +290,8 @@ static void write_table(uint8_t how)
 		return;
 	if (how & 0x20) /* Anything, also across its ends. */
 		access_at(table - 16 + take(2) % (32 + 16 * (uint64_t)d.dev.count[MSIX]), how);
+	else if (how & 0x10) /* Have an entry unmasked. */
+		bus_write(&f.mmio, table + 16 * (take(1) % d.dev.count[MSIX]) + 12, 4, 0);
 	else
 		bus_write(&f.mmio, table + 16 * (take(1) % d.dev.count[MSIX]) + (how & 0xc), 4,
 			  take(1));
@@ -371,6 +373,8 @@ static void refuse(uint64_t bits)
 	f.mem.refuse = bits & 0x80 ? ENOSPC : 0;
 	f.sink.refuse = bits & 0x100 ? EINVAL : 0;
 	f.wire.refuse = bits & 0x200 ? EINVAL : 0;
+	f.sink.full = bits & 0x400;
+	d.dev.max_irqs = bits & 0x800 ? 2 : 0;
 }
 
 static void step(uint8_t op, uint8_t how)
