@@ -111,18 +111,6 @@ static unsigned char *part_at(const struct virtq_ring_part *part, uint64_t offse
 	return NULL;
 }
 
-static void part_read(const struct virtq_ring_part *part, uint64_t offset, void *buf, uint64_t len)
-{
-	for (uint64_t done = 0, here; done < len; done += here) {
-		const unsigned char *host = part_at(part, offset + done, &here);
-
-		here = MIN(here, len - done);
-		memcpy((unsigned char *)buf + done, host, here);
-	}
-	/* Keep the compiler from going back to guest memory for a value that was checked. */
-	atomic_signal_fence(memory_order_seq_cst);
-}
-
 /* A used element may straddle two pages: the entries begin 4 bytes into the part. */
 static void part_write(const struct virtq_ring_part *part, uint64_t offset, const void *buf,
 		       uint64_t len)
@@ -156,6 +144,23 @@ static void field_store(const struct virtq_ring_part *part, uint64_t offset, uin
 			memory_order order)
 {
 	atomic_store_explicit(part_field(part, offset), htole16(value), order);
+}
+
+/*
+ * Descriptor @index. Each half is loaded once, as a whole: nothing goes back to guest memory
+ * for a value that was checked, and no C library copies it in pieces (or twice, as memcpy may).
+ */
+static struct desc desc_load(const struct virtq_ring_part *part, unsigned index)
+{
+	uint64_t len;
+	const _Atomic uint64_t *half =
+		(const void *)part_at(part, sizeof(struct wire_desc) * index, &len);
+	struct wire_desc wire;
+	uint64_t copy[] = { atomic_load_explicit(&half[0], memory_order_relaxed),
+			    atomic_load_explicit(&half[1], memory_order_relaxed) };
+
+	memcpy(&wire, copy, sizeof(wire));
+	return desc_from_wire(&wire);
 }
 
 static uint64_t used_event_offset(const struct virtq *vq)
@@ -346,13 +351,10 @@ static int walk_direct(struct virtq *vq, struct virtq_chain *chain, struct desc 
 	uint16_t index = chain->head;
 
 	for (;;) {
-		struct wire_desc wire;
-
 		if (index >= vq->config.size)
 			return -EPROTO;
-		part_read(&vq->desc, sizeof(wire) * index, &wire, sizeof(wire));
 
-		struct desc desc = desc_from_wire(&wire);
+		struct desc desc = desc_load(&vq->desc, index);
 
 		if (desc.flags & DESC_F_INDIRECT) {
 			if (!vq->indirect || (desc.flags & DESC_F_NEXT))
