@@ -251,6 +251,11 @@ static void host_release(struct vfio_host *h)
 	d->released = true;
 }
 
+static void host_quiet(struct vfio_host *h)
+{
+	to_fake(h)->quiets++;
+}
+
 static int host_reset(struct vfio_host *h, struct err *err)
 {
 	struct fake_vfio *d = to_fake(h);
@@ -259,7 +264,7 @@ static int host_reset(struct vfio_host *h, struct err *err)
 	CHECK(fake_slots_shown(d->slots) == 0);
 	for (unsigned i = 0; i <= VFIO_PCI_MSIX_IRQ_INDEX; i++)
 		CHECK(!d->room[i]);
-	d->resets++;
+	CHECK(d->quiets == ++d->resets);
 	if (d->refuse[FAKE_RESET])
 		return err_set(err, d->refuse[FAKE_RESET], "its bus is busy");
 	if (d->pm_cap)
@@ -277,6 +282,7 @@ static const struct vfio_host_ops host_ops = {
 	.set_irqs = host_set_irqs,
 	.unmask_by = host_unmask_by,
 	.release = host_release,
+	.quiet = host_quiet,
 	.reset = host_reset,
 };
 

@@ -72,8 +72,8 @@ struct fake_vfio {
 	unsigned max_irqs; /* that the host can switch on at once, 0: any number */
 	int unmask_fd;
 
-	unsigned resets; /* that were asked for, and */
-	unsigned flrs;	 /* function-level resets that the guest made */
+	unsigned quiets, resets; /* that were asked for, and */
+	unsigned flrs;		 /* function-level resets that the guest made */
 	bool power_saw_slots;
 	bool stays_asleep;     /* its power state can't be written */
 	_Atomic bool released; /* on the loop, while a test waits */

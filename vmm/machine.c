@@ -251,6 +251,10 @@ static void quiet_devices(struct machine *m)
 		if (m->device[i].vfio)
 			vfio_pci_reset(m->device[i].vfio);
 	}
+	for (unsigned i = m->num_devices; i-- > 0;) {
+		if (m->device[i].vfio)
+			vfio_pci_restart(m->device[i].vfio);
+	}
 }
 
 /* Start again in place; guest memory keeps its contents, as on a warm reset. */

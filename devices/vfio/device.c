@@ -165,6 +165,12 @@ static void device_release(struct vfio_host *host)
 	close(null);
 }
 
+static void device_quiet(struct vfio_host *host)
+{
+	/* Else one that was reset with another's bus after its own turn would be left out now. */
+	to_device(host)->was_reset = false;
+}
+
 static int device_reset(struct vfio_host *host, struct err *err)
 {
 	struct vfio_device *d = to_device(host);
@@ -188,6 +194,7 @@ static const struct vfio_host_ops device_ops = {
 	.set_irqs = device_set_irqs,
 	.unmask_by = device_unmask_by,
 	.release = device_release,
+	.quiet = device_quiet,
 	.reset = device_reset,
 };
 

@@ -56,6 +56,8 @@ struct vfio_host_ops {
 	 * mapped and no interrupt is on. Any thread.
 	 */
 	void (*release)(struct vfio_host *host);
+	/* A round of resets begins: every function is told before the first is reset. */
+	void (*quiet)(struct vfio_host *host);
 	/*
 	 * Reset the function. One without a reset of its own is reset with its bus, with
 	 * everything on it: so all functions are quiet, and each is asked for. 0 or -errno with

@@ -37,22 +37,24 @@ static void msix_off(struct vfio_pci *v)
 }
 
 /*
- * Have the host switch on entries 0 to @count - 1, those with an eventfd ringing it; if it hasn't
- * as many vectors, those that it had.
+ * Have the host switch on entries 0 to @count - 1, those with an eventfd ringing it. False when
+ * it hasn't as many vectors: those that were on are on again.
  */
-static void msix_all(struct vfio_pci *v, unsigned count)
+static bool msix_all(struct vfio_pci *v, unsigned count)
 {
 	int *eventfds = calloc(count, sizeof(int));
 	unsigned before = v->msix_room;
 
 	msix_off(v);
 	if (!eventfds)
-		return;
+		return false;
 	for (unsigned i = 0; i < count; i++)
 		eventfds[i] = pci_msix_eventfd(&v->pci, i);
 	int r = set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds);
 
-	if (r < 0 && before && before < count) {
+	bool enough = r == 0;
+
+	if (!enough && before) {
 		count = before;
 		r = set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds);
 	}
@@ -65,6 +67,7 @@ static void msix_all(struct vfio_pci *v, unsigned count)
 		}
 	}
 	free(eventfds);
+	return enough;
 }
 
 /*
@@ -142,10 +145,16 @@ static void msix_changed(struct pci_dev *pci)
 
 		if (eventfd < 0 || v->msix_live[i])
 			continue;
+		bool enough;
+
 		if (!v->msix_room || (i >= v->msix_room && !v->msix_grows))
-			msix_all(v, i + 1);
-		else if (set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, i, 1, &eventfd) == 0)
-			v->msix_live[i] = true;
+			enough = msix_all(v, i + 1);
+		else
+			enough = v->msix_live[i] =
+				set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, i, 1, &eventfd) == 0;
+		/* One try for each change: the guest may have used thousands. */
+		if (!enough && v->msix_room)
+			break;
 	}
 }
 

@@ -5,8 +5,8 @@
  * The host does it only for who owns every function that it reaches. With Type1 the files of
  * these functions' groups prove that, and it refuses files of any other group; with iommufd it
  * looks at what is bound to the device's iommufd. In both cases each function, passed through or
- * not, must be bound to vfio-pci. The host saves and restores the configuration space of all
- * of them, so BARs still decode afterwards.
+ * not, must be bound to vfio-pci or another driver of VFIO. The host saves and restores the
+ * configuration space of all of them, so BARs still decode afterwards.
  */
 #include "devices/vfio/internal.h"
 

@@ -68,6 +68,7 @@ void vfio_pci_quiet(struct vfio_pci *vfio)
 	vfio_irqs_off(vfio);
 	pci_root_unlock(pci->root);
 	vfio_config_command(vfio);
+	vfio->host->ops->quiet(vfio->host);
 }
 
 void vfio_pci_reset(struct vfio_pci *vfio)
@@ -80,6 +81,14 @@ void vfio_pci_reset(struct vfio_pci *vfio)
 	if (vfio->host->ops->reset(vfio->host, &err) < 0)
 		log_limited(&vfio->log, "%s: %s can't be reset: %s", vfio->name, vfio->host->bdf,
 			    err.text);
+}
+
+void vfio_pci_restart(struct vfio_pci *vfio)
+{
+	struct pci_dev *pci = &vfio->pci;
+
+	if (pci->gone)
+		return;
 	/* Also one that the host couldn't reset. */
 	vfio_config_wake(vfio);
 	/* Anew: one that the guest hadn't answered would stay masked on the host. */

@@ -32,10 +32,12 @@ void vfio_pci_destroy(struct vfio_pci *vfio);
 
 /*
  * A reset of the machine, vCPUs stopped. First every function is made quiet: no DMA, no
- * interrupts, its registers out of the guest's reach. Then each is reset, as after power-on;
- * that may take the bus of several. Functions that the host took back stay away.
+ * interrupts, its registers out of the guest's reach. Then each is reset; that may take the
+ * bus of several. Then each is as after power-on: awake, its wired interrupt connected.
+ * Functions that the host took back stay away.
  */
 void vfio_pci_quiet(struct vfio_pci *vfio);
 void vfio_pci_reset(struct vfio_pci *vfio);
+void vfio_pci_restart(struct vfio_pci *vfio);
 
 #endif

@@ -356,6 +356,7 @@ static void surprise(uint8_t how)
 	if (how & 1) {
 		vfio_pci_quiet(f.vfio);
 		vfio_pci_reset(f.vfio);
+		vfio_pci_restart(f.vfio);
 		if (!d.dev.released)
 			check_lists();
 	} else if (d.zero[at]) {

@@ -273,6 +273,22 @@ Test(reset, one_that_failed_serves_nobody)
 	cr_assert_eq(kernel.bus_resets, 1);
 }
 
+/* In the next round nobody was reset yet, whatever came late in the last one. */
+Test(reset, a_round_knows_nothing_of_the_last_one)
+{
+	open_group(1);
+	pass(0);
+	pass(1);
+	kernel.refuse = EAGAIN;
+	refused(1, EAGAIN, "the host can't reset its bus");
+	kernel.refuse = 0;
+	cr_assert_eq(reset(0), 0);
+	for (unsigned i = 0; i < 2; i++)
+		host[i]->ops->quiet(host[i]);
+	cr_assert_eq(reset(1), 0);
+	cr_assert_eq(kernel.bus_resets, 2);
+}
+
 Test(reset, who_has_a_reset_of_its_own_uses_that)
 {
 	kernel.own_reset[0] = true;

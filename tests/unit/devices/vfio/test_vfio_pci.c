@@ -147,6 +147,7 @@ static void machine_reset(void)
 {
 	vfio_pci_quiet(vfio);
 	vfio_pci_reset(vfio);
+	vfio_pci_restart(vfio);
 }
 
 static int create(struct err *err)
@@ -402,10 +403,15 @@ Test(vfio_made, a_host_short_of_vectors_keeps_those_it_has)
 	msix_enable();
 	entry_use(1);
 	entry_use(0);
-	entry_use(5);
+	for (unsigned i = VECTORS; i-- > 5;)
+		entry_use(i);
 	cr_assert(behind(MSIX, 0) && behind(MSIX, 1));
+	unsigned calls = dev.set_calls;
+
+	cfg_write(CAP_MSIX + 2, 2, PCI_MSIX_FLAGS_ENABLE);
+	cr_expect_leq(dev.set_calls, calls + 3, "off, a try, on again; not for each of 65");
 	dev.max_irqs = 0;
-	entry_use(6);
+	cfg_write(CAP_MSIX + 2, 2, PCI_MSIX_FLAGS_ENABLE);
 	cr_assert(behind(MSIX, 0) && behind(MSIX, 1) && behind(MSIX, 5) && behind(MSIX, 6));
 }
 
@@ -582,6 +588,8 @@ Test(vfio_pci, a_machine_reset)
 		     "no DMA before any function is reset");
 	cr_expect_eq(dev.resets, 0);
 	vfio_pci_reset(vfio);
+	cr_expect_eq(dev.room[INTX], 0, "quiet, until all are reset");
+	vfio_pci_restart(vfio);
 	cr_expect_eq(dev.resets, 1);
 	cr_expect_eq(pci_config_get(dev.config, PCI_COMMAND, 2), PCI_COMMAND_MEMORY);
 	cr_expect(dev.room[MSI] == 0 && dev.room[MSIX] == 0);
