@@ -89,10 +89,13 @@ check_net() {
 			fail "the host answers pings: $(tail -n 2 /tmp/ping.log)"
 		fi
 	fi
-	want "10 MiB down the network arrive intact" "$moat_netsum" \
-		"$(fetch_sum "http://$moat_host:$moat_get/net.bin")"
+	local began sum
+	began=$(cut -d. -f1 /proc/uptime)
+	sum=$(fetch_sum "http://$moat_host:$moat_get/net.bin")
+	want "10 MiB down the network arrive intact ($(($(cut -d. -f1 /proc/uptime) - began)) s)" \
+		"$moat_netsum" "$sum"
 	# The host compares what arrives there.
-	if dd if="$(disk disk)" bs=1M count=2 2>/dev/null | within 120 nc "$moat_host" "$moat_put"; then
+	if dd if="$(disk disk)" bs=1M count=2 2>/dev/null | within 300 nc "$moat_host" "$moat_put"; then
 		pass "2 MiB up the network are sent"
 	else
 		fail "2 MiB up the network are sent: nc's status $?"
