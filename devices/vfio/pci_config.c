@@ -22,7 +22,7 @@
 #include <stdlib.h>
 
 #define MAX_CAPS	((PCI_CFG_SPACE_SIZE - PCI_STD_HEADER_SIZEOF) / 4)
-#define MAX_EXT_CAPS	128
+#define MAX_EXT_CAPS	((PCI_CONFIG_SIZE - PCI_CFG_SPACE_SIZE) / 4)
 #define EXT_CAP_NEXT(h) ((h) >> 20 & 0xffc)
 
 static const uint8_t shown_caps[] = { PCI_CAP_ID_PM,   PCI_CAP_ID_VPD, PCI_CAP_ID_MSI,
@@ -205,26 +205,33 @@ static void config_written(struct pci_dev *pci, unsigned offset, unsigned size, 
 
 /* Making it ---------------------------------------------------------------- */
 
+static bool is_listed(const uint16_t *pos, unsigned count, unsigned at)
+{
+	for (unsigned i = 0; i < count; i++) {
+		if (pos[i] == at)
+			return true;
+	}
+	return false;
+}
+
 /* Where the capabilities of the device's list are, each once, in its order. */
-static unsigned list_caps(const uint8_t *config, uint8_t pos[MAX_CAPS])
+static unsigned list_caps(const uint8_t *config, uint16_t pos[MAX_CAPS])
 {
 	unsigned count = 0;
 	unsigned at = config[PCI_CAPABILITY_LIST] & ~3u;
 
 	if (!(config[PCI_STATUS] & PCI_STATUS_CAP_LIST))
 		return 0;
-	while (at >= PCI_STD_HEADER_SIZEOF && !memchr(pos, (int)at, count)) {
-		pos[count++] = (uint8_t)at;
+	while (at >= PCI_STD_HEADER_SIZEOF && !is_listed(pos, count, at)) {
+		pos[count++] = (uint16_t)at;
 		at = config[at + PCI_CAP_LIST_NEXT] & ~3u;
 	}
 	return count;
 }
 
-/* Where the next capability is, in address order, after the one at @at. */
-static unsigned cap_end(const uint8_t *pos, unsigned count, unsigned at)
+/* Where the next capability is, in address order, after the one at @at; @end without one. */
+static unsigned cap_end(const uint16_t *pos, unsigned count, unsigned at, unsigned end)
 {
-	unsigned end = PCI_CFG_SPACE_SIZE;
-
 	for (unsigned i = 0; i < count; i++) {
 		if (pos[i] > at)
 			end = MIN(end, pos[i]);
@@ -261,7 +268,7 @@ static bool is_shown(const uint8_t *config, unsigned at, unsigned end)
  * Is there one of its kind before number @i? The guest and the host would take the first, which
  * has then to be the one that is emulated. Only of vendors' there may be several.
  */
-static bool is_another(const uint8_t *config, const uint8_t *pos, unsigned i)
+static bool is_another(const uint8_t *config, const uint16_t *pos, unsigned i)
 {
 	for (unsigned j = 0; j < i; j++) {
 		if (config[pos[j]] == config[pos[i]] && config[pos[i]] != PCI_CAP_ID_VNDR)
@@ -314,12 +321,13 @@ static void make_cap(struct vfio_pci *v, unsigned at, unsigned end, unsigned *re
 
 static void make_caps(struct vfio_pci *v, unsigned *ret_msix, unsigned *ret_msi)
 {
-	uint8_t *config = v->pci.config, pos[MAX_CAPS];
+	uint8_t *config = v->pci.config;
+	uint16_t pos[MAX_CAPS];
 	unsigned count = list_caps(config, pos), link = PCI_CAPABILITY_LIST;
 
 	*ret_msix = *ret_msi = 0;
 	for (unsigned i = 0; i < count; i++) {
-		unsigned end = cap_end(pos, count, pos[i]);
+		unsigned end = cap_end(pos, count, pos[i], PCI_CFG_SPACE_SIZE);
 
 		/* What else lies behind it isn't shown either. */
 		if (!is_shown(config, pos[i], end) || is_another(config, pos, i))
@@ -329,21 +337,23 @@ static void make_caps(struct vfio_pci *v, unsigned *ret_msix, unsigned *ret_msi)
 		/* Zero: hidden. */
 		if (!config[pos[i]])
 			continue;
-		config[link] = pos[i];
+		config[link] = (uint8_t)pos[i];
 		link = pos[i] + PCI_CAP_LIST_NEXT;
 		make_ours(v, pos[i], 2);
-		make_cap(v, pos[i], cap_end(pos, count, pos[i]), ret_msix, ret_msi);
+		make_cap(v, pos[i], cap_end(pos, count, pos[i], PCI_CFG_SPACE_SIZE), ret_msix,
+			 ret_msi);
 	}
 	config[link] = 0;
 	make_ours(v, PCI_CAPABILITY_LIST, 1);
 }
 
-/* Where the extended capabilities of @config are, in the list's order. */
+/* Where the extended capabilities of @config are, each once, in the list's order. */
 static unsigned list_ext_caps(const uint8_t *config, unsigned size, uint16_t pos[MAX_EXT_CAPS])
 {
 	unsigned at = PCI_CFG_SPACE_SIZE, count = 0;
 
-	while (at >= PCI_CFG_SPACE_SIZE && at + 8 <= size && count < MAX_EXT_CAPS) {
+	while (at >= PCI_CFG_SPACE_SIZE && at < size && count < MAX_EXT_CAPS &&
+	       !is_listed(pos, count, at)) {
 		uint32_t header = pci_config_get(config, at, 4);
 
 		if (header == 0 || header == UINT32_MAX)
@@ -354,11 +364,14 @@ static unsigned list_ext_caps(const uint8_t *config, unsigned size, uint16_t pos
 	return count;
 }
 
-static bool is_shown_ext(uint32_t header)
+/* A known one, with the word that tells its length. */
+static bool is_shown_ext(const uint8_t *config, unsigned size, unsigned at)
 {
+	uint32_t id = PCI_EXT_CAP_ID(pci_config_get(config, at, 4));
+
 	for (unsigned i = 0; i < ARRAY_SIZE(shown_ext_caps); i++) {
-		if (PCI_EXT_CAP_ID(header) == shown_ext_caps[i])
-			return true;
+		if (id == shown_ext_caps[i])
+			return at + PCI_VNDR_HEADER + 4 <= size;
 	}
 	return false;
 }
@@ -372,11 +385,7 @@ static unsigned ext_cap_end(const uint8_t *config, unsigned size, const uint16_t
 	/* VSEC and DVSEC have it in the same place. */
 	if (PCI_EXT_CAP_ID(pci_config_get(config, at, 4)) != PCI_EXT_CAP_ID_DSN)
 		end = MIN(at + (pci_config_get(config, at + PCI_VNDR_HEADER, 4) >> 20), size);
-	for (unsigned i = 0; i < count; i++) {
-		if (pos[i] > at)
-			end = MIN(end, pos[i]);
-	}
-	return MAX(end, at + 4);
+	return MAX(cap_end(pos, count, at, end), at + 4);
 }
 
 /*
@@ -393,15 +402,15 @@ static void make_ext_caps(struct vfio_pci *v)
 	memcpy(was, config, sizeof(was));
 	hide(v, PCI_CFG_SPACE_SIZE, PCI_CONFIG_SIZE - PCI_CFG_SPACE_SIZE);
 	for (unsigned i = 0; i < count; i++) {
-		unsigned at = pos[i], end = ext_cap_end(was, v->config_size, pos, count, at);
-		uint32_t header = pci_config_get(was, at, 4);
+		unsigned at = pos[i];
 
-		/* Not again what a list that runs in a circle comes back to. */
-		if (!is_shown_ext(header) || !v->ours[at + 4])
+		if (!is_shown_ext(was, v->config_size, at))
 			continue;
+		unsigned end = ext_cap_end(was, v->config_size, pos, count, at);
+
 		memset(&v->ours[at], false, end - at);
 		make_ours(v, at, 4);
-		pci_config_put(config, at, 4, header & 0xfffff);
+		pci_config_put(config, at, 4, pci_config_get(was, at, 4) & 0xfffff);
 		if (at != last)
 			pci_config_put(config, last, 4, pci_config_get(config, last, 4) | at << 20);
 		last = at;

@@ -251,6 +251,42 @@ Test(vfio_made, nothing_hidden_shows_behind_a_capability)
 	cr_expect_eq(cfg(0x284, 4), 0);
 }
 
+/* One that claims all the rest, with hidden ones in it: 400 on the way and one in the last word. */
+Test(vfio_made, nothing_hidden_shows_within_a_capability)
+{
+	unsigned at;
+
+	put(0x100, 4, PCI_EXT_CAP_ID_VNDR | 1 << 16 | 0x140u << 20);
+	put(0x104, 4, 0xf00u << 20 | 7);
+	put(0x13c, 4, 0x0e5);
+	for (at = 0x140; at < 0x140 + 400 * 8; at += 8) {
+		put(at, 4, PCI_EXT_CAP_ID_ATS | 1 << 16 | (at + 8) << 20);
+		put(at + 4, 4, 0xbbbb);
+	}
+	put(at, 4, PCI_EXT_CAP_ID_VNDR | 1 << 16 | 0xffcu << 20);
+	put(at + 4, 4, (0x1000 - at) << 20 | 8);
+	put(at + 8, 4, 0x0e5);
+	put(0xffc, 4, PCI_EXT_CAP_ID_ATS | 1 << 16);
+	cr_assert_eq(create(NULL), 0);
+	cr_expect_eq(cfg(0x100, 4), PCI_EXT_CAP_ID_VNDR | 1 << 16 | at << 20);
+	cr_expect_eq(cfg(0x13c, 4), 0x0e5);
+	for (unsigned hidden = 0x140; hidden < at; hidden += 4)
+		cr_expect_eq(cfg(hidden, 4), 0);
+	cr_expect_eq(cfg(at, 4), PCI_EXT_CAP_ID_VNDR | 1 << 16);
+	cr_expect_eq(cfg(at + 8, 4), 0x0e5);
+	cr_expect_eq(cfg(0xffc, 4), 0);
+}
+
+/* Its own length would be past the end. */
+Test(vfio_made, a_capability_in_the_last_word_is_hidden)
+{
+	put(0x100, 4, PCI_EXT_CAP_ID_ERR | 1 << 16 | 0xffcu << 20);
+	put(0xffc, 4, PCI_EXT_CAP_ID_VNDR | 1 << 16);
+	cr_assert_eq(create(NULL), 0);
+	cr_expect_eq(cfg(0x100, 4), 0);
+	cr_expect_eq(cfg(0xffc, 4), 0);
+}
+
 Test(vfio_pci, what_is_the_devices_is_read_and_written_there)
 {
 	put(0xc0, 4, 0x11223344);
