@@ -167,18 +167,15 @@ static void device_release(struct vfio_host *host)
 
 static void device_quiet(struct vfio_host *host)
 {
-	/* Else one that was reset with another's bus after its own turn would be left out now. */
 	to_device(host)->was_reset = false;
 }
 
 static int device_reset(struct vfio_host *host, struct err *err)
 {
 	struct vfio_device *d = to_device(host);
-	bool was_reset = d->was_reset;
 
-	d->was_reset = false;
 	if (!(d->flags & VFIO_DEVICE_FLAGS_RESET))
-		return was_reset ? 0 : vfio_reset_bus(d, err);
+		return d->was_reset ? 0 : vfio_reset_bus(d, err);
 	int r = vfio_ioctl(d->fd, VFIO_DEVICE_RESET, NULL);
 
 	return r < 0 ? err_set(err, -r, "%s", strerror(-r)) : 0;

@@ -28,7 +28,7 @@ struct vfio_device {
 	struct vfio *vfio; /* borrows */
 	int fd;		   /* owns */
 	uint32_t flags;	   /* VFIO_DEVICE_FLAGS_... */
-	/* A reset of another function's bus has reset it, in this round and since its own. */
+	/* A reset of another function's bus has reset it, in this round. */
 	bool was_reset;
 	/* Where each region is in the file; filled in on first use, vCPUs are stopped then. */
 	uint64_t offset[VFIO_PCI_NUM_REGIONS];

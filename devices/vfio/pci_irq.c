@@ -51,7 +51,6 @@ static bool msix_all(struct vfio_pci *v, unsigned count)
 	for (unsigned i = 0; i < count; i++)
 		eventfds[i] = pci_msix_eventfd(&v->pci, i);
 	int r = set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds);
-
 	bool enough = r == 0;
 
 	if (!enough && before) {

@@ -103,7 +103,7 @@ static unsigned list_groups(const struct vfio *v, const struct vfio_pci_hot_rese
 	return count;
 }
 
-/* Those of @info that are open, other than @d, need no reset of their own now. */
+/* Those of @info that are open, other than @d, need no reset of their own in this round. */
 static void mark_reset(const struct vfio_device *d, const struct vfio_pci_hot_reset_info *info)
 {
 	char name[16];
