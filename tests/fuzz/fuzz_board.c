@@ -17,6 +17,7 @@
 #include "devices/serial/pl011.h"
 #include "devices/serial/uart16550.h"
 #include "tests/check.h"
+#include "tests/fuzz/input.h"
 #include "vmm/base/log.h"
 #include "vmm/base/types.h"
 
@@ -51,8 +52,7 @@ struct fuzz {
 	/* What the 16550 sent. */
 	unsigned sent;
 	uint8_t last_sent;
-	const uint8_t *data;
-	size_t size;
+	struct fuzz_input in;
 };
 
 /* One for all runs: a thread each would be most of their time. */
@@ -125,11 +125,7 @@ static void on_port_room(void *opaque)
 
 static uint64_t take(struct fuzz *f, unsigned bytes)
 {
-	uint64_t value = 0;
-
-	for (; bytes && f->size; bytes--, f->size--)
-		value = value << 8 | *f->data++;
-	return value;
+	return fuzz_take(&f->in, bytes);
 }
 
 static uint32_t reg(struct fuzz *f, uint64_t addr)
@@ -286,39 +282,28 @@ static void person(struct fuzz *f, uint8_t how)
 	}
 }
 
-static void access_bus(struct fuzz *f, struct bus *bus, uint64_t addr, uint8_t how)
-{
-	unsigned size = 1u << (how & 3);
-	uint64_t value;
-
-	if (how & 4)
-		bus_write(bus, addr, size, take(f, size));
-	else
-		bus_read(bus, addr, size, &value);
-}
-
 static void step(struct fuzz *f)
 {
 	uint8_t op = (uint8_t)take(f, 1), how = (uint8_t)take(f, 1);
 
 	switch (op % 12) {
 	case 0: /* Anywhere, also across two windows. */
-		access_bus(f, &f->bus, UART + take(f, 2) % (3 * PRIMECELL_SIZE), how);
+		fuzz_access(&f->in, &f->bus, UART + take(f, 2) % (3 * PRIMECELL_SIZE), how);
 		break;
 	case 1:
 	case 2: /* Registers, as a driver accesses them. */
-		access_bus(f, &f->bus, UART + (take(f, 1) & 0x7c), how & 0xfd);
+		fuzz_access(&f->in, &f->bus, UART + (take(f, 1) & 0x7c), how & 0xfd);
 		break;
 	case 3: /* The clock, near now, so that alarms go off. */
 		bus_write(&f->bus, RTC + (how & 0x1c), 4,
 			  reg(f, RTC) + (op & 8 ? take(f, 4) : how >> 7));
 		break;
 	case 4:
-		access_bus(f, &f->bus, RTC + (take(f, 1) & 0x1c), how & 0xfd);
+		fuzz_access(&f->in, &f->bus, RTC + (take(f, 1) & 0x1c), how & 0xfd);
 		break;
 	case 5:
-		access_bus(f, &f->bus, GPIO + (op & 8 ? 0x400 : 0) + (take(f, 1) & 0xfc),
-			   how & 0xfd);
+		fuzz_access(&f->in, &f->bus, GPIO + (op & 8 ? 0x400 : 0) + (take(f, 1) & 0xfc),
+			    how & 0xfd);
 		break;
 	case 6:
 		person(f, how);
@@ -327,7 +312,7 @@ static void step(struct fuzz *f)
 		converse(f, how);
 		break;
 	case 8: /* Anywhere around the 16550, in any size. */
-		access_bus(f, &f->pio, PORT - 8 + (how >> 3), how);
+		fuzz_access(&f->in, &f->pio, PORT - 8 + (how >> 3), how);
 		break;
 	case 9:
 		out(f, how & 7, (uint8_t)take(f, 1));
@@ -348,10 +333,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct fuzz *f = calloc(1, sizeof(*f));
 
 	CHECK(f);
-	f->data = data;
-	f->size = size;
+	f->in = (struct fuzz_input){ data, size };
 	build(f);
-	for (unsigned i = 0; i < MAX_STEPS && f->size; i++) {
+	for (unsigned i = 0; i < MAX_STEPS && f->in.left; i++) {
 		step(f);
 		check(f);
 	}

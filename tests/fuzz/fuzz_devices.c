@@ -20,6 +20,7 @@
 #include "devices/virtio/virtio_pci.h"
 #include "devices/virtio/virtio_rng.h"
 #include "tests/check.h"
+#include "tests/fuzz/input.h"
 #include "vmm/base/log.h"
 
 #define PAGE	  4096ULL
@@ -50,16 +51,11 @@ static struct {
 	uint16_t avail[DEVICES][VIRTIO_MAX_QUEUES];
 } e;
 
-static const uint8_t *data;
-static size_t left;
+static struct fuzz_input input;
 
 static uint64_t take(unsigned bytes)
 {
-	uint64_t value = 0;
-
-	for (; bytes && left; bytes--, left--)
-		value = value << 8 | *data++;
-	return value;
+	return fuzz_take(&input, bytes);
 }
 
 static uint8_t *at(uint64_t gpa)
@@ -244,14 +240,7 @@ static void create(void)
 
 static void access(uint64_t addr)
 {
-	uint8_t how = (uint8_t)take(1);
-	unsigned size = 1u << (how & 3);
-	uint64_t value;
-
-	if (how & 4)
-		bus_write(&e.mmio, addr, size, take(size));
-	else
-		bus_read(&e.mmio, addr, size, &value);
+	fuzz_access(&input, &e.mmio, addr, (uint8_t)take(1));
 }
 
 static void access_window(void)
@@ -361,14 +350,13 @@ static void check_identity(void)
 	}
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (!e.root)
 		create();
-	data = input;
-	left = size;
+	input = (struct fuzz_input){ data, size };
 	memset(e.ram.host, 0, e.ram.size);
-	for (unsigned n = 0; left && n < MAX_STEPS; n++)
+	for (unsigned n = 0; input.left && n < MAX_STEPS; n++)
 		step();
 	check_identity();
 	for (unsigned i = 0; i < DEVICES; i++)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include "devices/pci/pci.h"
 #include "tests/check.h"
+#include "tests/fuzz/input.h"
 #include "vmm/base/log.h"
 #include "vmm/base/types.h"
 
@@ -34,8 +35,7 @@ struct fuzz {
 	struct bus mmio, pio;
 	struct pci_root *root;
 	struct pci_dev dev[NUM_DEVS];
-	const uint8_t *data;
-	size_t size;
+	struct fuzz_input in;
 };
 
 static int fuzz_alloc(struct msi_sink *sink, uint32_t rid, struct msi_vector **ret_vector)
@@ -118,11 +118,7 @@ static void moved(void *opaque, unsigned bar, uint64_t base, bool mapped)
 
 static uint64_t take(struct fuzz *f, unsigned bytes)
 {
-	uint64_t value = 0;
-
-	for (; bytes && f->size; bytes--, f->size--)
-		value = value << 8 | *f->data++;
-	return value;
+	return fuzz_take(&f->in, bytes);
 }
 
 static void build(struct fuzz *f)
@@ -206,17 +202,6 @@ static void fire(struct fuzz *f, struct pci_dev *d, unsigned index)
 	CHECK((e->vector->delivered == before + 1) != e->pending);
 }
 
-static void access_bus(struct fuzz *f, struct bus *bus, uint64_t addr, uint8_t how)
-{
-	unsigned size = 1u << (how & 3);
-	uint64_t value;
-
-	if (how & 4)
-		bus_write(bus, addr, size, take(f, size));
-	else
-		bus_read(bus, addr, size, &value);
-}
-
 static void step(struct fuzz *f)
 {
 	uint8_t op = (uint8_t)take(f, 1), how = (uint8_t)take(f, 1);
@@ -224,27 +209,27 @@ static void step(struct fuzz *f)
 
 	switch (op % 8) {
 	case 0: /* Any register of any function. */
-		access_bus(f, &f->mmio, ECAM + take(f, 3) % MIB(1), how);
+		fuzz_access(&f->in, &f->mmio, ECAM + take(f, 3) % MIB(1), how);
 		break;
 	case 1: /* The first registers of a function that is there. */
-		access_bus(f, &f->mmio, ECAM + ((uint64_t)d->rid << 12) + take(f, 1), how);
+		fuzz_access(&f->in, &f->mmio, ECAM + ((uint64_t)d->rid << 12) + take(f, 1), how);
 		break;
 	case 2:
-		access_bus(f, &f->pio, 0xcf8 + take(f, 1) % 8, how);
+		fuzz_access(&f->in, &f->pio, 0xcf8 + take(f, 1) % 8, how);
 		break;
 	case 3: /* The address that a sane guest would write, then data. */
 		bus_write(&f->pio, 0xcf8, 4, 0x80000000 | (uint64_t)d->rid << 8 | take(f, 1));
-		access_bus(f, &f->pio, 0xcfc + (how >> 6), how);
+		fuzz_access(&f->in, &f->pio, 0xcfc + (how >> 6), how);
 		break;
 	case 4: { /* Wherever a BAR is, or where it is not. */
 		const struct pci_bar *bar = &d->bar[op >> 3 & 1 ? d->msix.bar : 0];
 
-		access_bus(f, &f->mmio, bar->mapped_at + take(f, 2) % (bar->size + 8), how);
+		fuzz_access(&f->in, &f->mmio, bar->mapped_at + take(f, 2) % (bar->size + 8), how);
 		break;
 	}
 	case 5: /* The table and the pending bits. */
-		access_bus(f, &f->mmio,
-			   d->bar[d->msix.bar].mapped_at + (op & 8 ? 0x800 : 0) + take(f, 1), how);
+		fuzz_access(&f->in, &f->mmio,
+			    d->bar[d->msix.bar].mapped_at + (op & 8 ? 0x800 : 0) + take(f, 1), how);
 		break;
 	case 6:
 		fire(f, d, op >> 3);
@@ -263,10 +248,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	CHECK(f);
 	log_set_level(LOG_ERROR);
-	f->data = data;
-	f->size = size;
+	f->in = (struct fuzz_input){ data, size };
 	build(f);
-	for (unsigned i = 0; i < MAX_STEPS && f->size; i++) {
+	for (unsigned i = 0; i < MAX_STEPS && f->in.left; i++) {
 		step(f);
 		check(f);
 	}

@@ -44,7 +44,7 @@ static struct fuzz_device d;
 
 static uint64_t take(unsigned bytes)
 {
-	return fuzz_take(&d, bytes);
+	return fuzz_take(&d.in, bytes);
 }
 
 /* A loop without a thread: what would be told to one is done at once. */
@@ -105,17 +105,6 @@ static uint64_t bar_at(unsigned index)
 	if (low & PCI_BASE_ADDRESS_MEM_TYPE_64)
 		low |= (uint64_t)cfg(bar_reg(index) + 4, 4) << 32;
 	return low & PCI_BASE_ADDRESS_MEM_MASK;
-}
-
-static void access_at(uint64_t addr, uint8_t how)
-{
-	unsigned size = 1u << (how & 3);
-	uint64_t value;
-
-	if (how & 4)
-		bus_write(&f.mmio, addr, size, take(size));
-	else
-		bus_read(&f.mmio, addr, size, &value);
 }
 
 /* The guest walks the lists: they end, and nothing is in them that it shouldn't see. */
@@ -289,7 +278,8 @@ static void write_table(uint8_t how)
 	if (!d.msix)
 		return;
 	if (how & 0x20) /* Anything, also across its ends. */
-		access_at(table - 16 + take(2) % (32 + 16 * (uint64_t)d.dev.count[MSIX]), how);
+		fuzz_access(&d.in, &f.mmio,
+			    table - 16 + take(2) % (32 + 16 * (uint64_t)d.dev.count[MSIX]), how);
 	else if (how & 0x10) /* Have an entry unmasked. */
 		bus_write(&f.mmio, table + 16 * (take(1) % d.dev.count[MSIX]) + 12, 4, 0);
 	else
@@ -382,7 +372,7 @@ static void step(uint8_t op, uint8_t how)
 {
 	switch (op % 12) {
 	case 0:
-		access_at(ECAM + (SLOT << 15) + take(2) % PCI_CONFIG_SIZE, how);
+		fuzz_access(&d.in, &f.mmio, ECAM + (SLOT << 15) + take(2) % PCI_CONFIG_SIZE, how);
 		break;
 	case 1:
 		write_cap(how);
@@ -396,7 +386,8 @@ static void step(uint8_t op, uint8_t how)
 	case 4: { /* Wherever a BAR is, or where it is not. */
 		unsigned index = (how >> 3) % PCI_NUM_WINDOWS;
 
-		access_at(bar_at(index) + take(3) % (d.dev.region[index].size + 8), how);
+		fuzz_access(&d.in, &f.mmio,
+			    bar_at(index) + take(3) % (d.dev.region[index].size + 8), how);
 		break;
 	}
 	case 5:
@@ -426,7 +417,7 @@ static void run(void)
 {
 	check_lists();
 	check_hidden();
-	for (unsigned i = 0; i < MAX_STEPS && d.left; i++) {
+	for (unsigned i = 0; i < MAX_STEPS && d.in.left; i++) {
 		uint8_t op = (uint8_t)take(1), how = (uint8_t)take(1);
 
 		step(op, how);
@@ -460,8 +451,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	log_set_level(LOG_ERROR);
 	memset(&f, 0, sizeof(f));
 	memset(&d, 0, sizeof(d));
-	d.data = bytes;
-	d.left = size;
+	d.in = (struct fuzz_input){ bytes, size };
 	fake_slots_init(&f.mem);
 	fake_sink_init(&f.sink);
 	fake_wire_init(&f.wire);

@@ -6,15 +6,6 @@
 #define PAGE   UINT64_C(4096)
 #define SECRET 0xa5 /* what the device has where nothing else is said */
 
-uint64_t fuzz_take(struct fuzz_device *d, unsigned bytes)
-{
-	uint64_t value = 0;
-
-	for (; bytes && d->left; bytes--, d->left--)
-		value = value << 8 | *d->data++;
-	return value;
-}
-
 static void put(struct fuzz_device *d, unsigned reg, unsigned size, uint64_t value)
 {
 	for (unsigned i = 0; i < size && reg + i < PCI_CONFIG_SIZE; i++)
@@ -33,7 +24,7 @@ static void build_areas(struct fuzz_device *d, struct vfio_region *region, uint8
 		return;
 	}
 	for (unsigned n = how >> 2 & 7; n < VFIO_MAX_AREAS; n++) {
-		uint8_t byte = (uint8_t)fuzz_take(d, 1);
+		uint8_t byte = (uint8_t)fuzz_take(&d->in, 1);
 		uint64_t offset = at + (byte & 15) * PAGE, size = (1 + (byte >> 4)) * PAGE;
 
 		if (offset + size > region->size)
@@ -48,7 +39,7 @@ static void build_bars(struct fuzz_device *d)
 {
 	for (unsigned i = 0; i < PCI_NUM_BARS; i++) {
 		struct vfio_region *region = &d->dev.region[i];
-		uint8_t how = (uint8_t)fuzz_take(d, 1);
+		uint8_t how = (uint8_t)fuzz_take(&d->in, 1);
 		bool wide = how & 1 && how & 6;
 
 		put(d, PCI_BASE_ADDRESS_0 + 4 * i, 4, 0);
@@ -60,10 +51,10 @@ static void build_bars(struct fuzz_device *d)
 		put(d, PCI_BASE_ADDRESS_0 + 4 * i, 4,
 		    (how & 7) == 1 ? PCI_BASE_ADDRESS_SPACE_IO
 				   : (wide ? PCI_BAR_MEM64 : 0) | (how & 4 ? PCI_BAR_PREFETCH : 0));
-		build_areas(d, region, (uint8_t)fuzz_take(d, 1));
+		build_areas(d, region, (uint8_t)fuzz_take(&d->in, 1));
 		i += wide;
 	}
-	uint8_t rom = (uint8_t)fuzz_take(d, 1);
+	uint8_t rom = (uint8_t)fuzz_take(&d->in, 1);
 
 	if (rom)
 		d->dev.region[PCI_ROM_BAR].size = (UINT64_C(1) << (10 + (rom & 7))) + (rom & 8);
@@ -72,7 +63,7 @@ static void build_bars(struct fuzz_device *d)
 /* @size bytes of the MSI-X structures somewhere in a BAR, mostly: where, as the register says. */
 static uint32_t place_table(struct fuzz_device *d, uint64_t size)
 {
-	uint64_t place = fuzz_take(d, 3);
+	uint64_t place = fuzz_take(&d->in, 3);
 	unsigned bir = place & 7;
 	uint64_t offset = place >> 3 << 4;
 
@@ -86,7 +77,7 @@ static unsigned build_body(struct fuzz_device *d, unsigned id, unsigned at)
 {
 	uint64_t body = id == PCI_CAP_ID_MSI || id == PCI_CAP_ID_MSIX || id == PCI_CAP_ID_EXP ||
 					id == PCI_CAP_ID_AF
-				? fuzz_take(d, 1)
+				? fuzz_take(&d->in, 1)
 				: 0;
 
 	switch (id) {
@@ -126,10 +117,11 @@ static void build_caps(struct fuzz_device *d, unsigned count, bool scattered)
 	put(d, link, 1, 0);
 	put(d, PCI_STATUS, 2, count ? PCI_STATUS_CAP_LIST : 0);
 	while (count--) {
-		uint8_t which = (uint8_t)fuzz_take(d, 1);
+		uint8_t which = (uint8_t)fuzz_take(&d->in, 1);
 		unsigned id = ids[which % ARRAY_SIZE(ids)];
-		unsigned at = scattered ? PCI_STD_HEADER_SIZEOF + (unsigned)fuzz_take(d, 1) % 0xc0
-					: cursor;
+		unsigned at =
+			scattered ? PCI_STD_HEADER_SIZEOF + (unsigned)fuzz_take(&d->in, 1) % 0xc0
+				  : cursor;
 
 		at &= ~3u;
 		if (at >= PCI_CFG_SPACE_SIZE)
@@ -141,7 +133,7 @@ static void build_caps(struct fuzz_device *d, unsigned count, bool scattered)
 	}
 	/* Mostly the end of the list. */
 	if (scattered)
-		put(d, link, 1, fuzz_take(d, 1));
+		put(d, link, 1, fuzz_take(&d->in, 1));
 }
 
 static void build_ext_caps(struct fuzz_device *d, unsigned count, bool scattered)
@@ -154,7 +146,7 @@ static void build_ext_caps(struct fuzz_device *d, unsigned count, bool scattered
 
 	put(d, at, 4, 0);
 	while (count--) {
-		uint64_t what = fuzz_take(d, 2);
+		uint64_t what = fuzz_take(&d->in, 2);
 		unsigned next = at + 16 + (unsigned)(what >> 8) * 4;
 
 		if (scattered)
@@ -345,7 +337,7 @@ static void keep_ext_caps(struct fuzz_device *d)
 
 bool fuzz_device_build(struct fuzz_device *d, struct fake_slots *slots)
 {
-	uint64_t flags = fuzz_take(d, 2), caps = fuzz_take(d, 1);
+	uint64_t flags = fuzz_take(&d->in, 2), caps = fuzz_take(&d->in, 1);
 
 	fake_vfio_init(&d->dev, slots);
 	memset(d->dev.config, SECRET, sizeof(d->dev.config));

@@ -4,6 +4,7 @@
 /* A device for a fuzzer, as its input says, and what of it the guest may see. */
 
 #include "tests/fake_vfio.h"
+#include "tests/fuzz/input.h"
 
 #define FUZZ_MAX_CAPS 48
 #define FUZZ_KEEPER   999 /* the file that KVM is told of */
@@ -14,9 +15,7 @@ struct fuzz_cap {
 
 struct fuzz_device {
 	struct fake_vfio dev;
-	/* The rest of the input. */
-	const uint8_t *data;
-	size_t left;
+	struct fuzz_input in; /* the rest of it */
 	/* The capabilities as the device lists them, and where MSI and MSI-X are, 0 = nowhere. */
 	struct fuzz_cap cap[FUZZ_MAX_CAPS];
 	unsigned num_caps, msi, msix;
@@ -24,9 +23,6 @@ struct fuzz_device {
 	bool disjoint;
 	bool zero[PCI_CONFIG_SIZE]; /* the guest must read this byte as zero */
 };
-
-/* The next @bytes of the input, the first on top; zeroes follow it. */
-uint64_t fuzz_take(struct fuzz_device *d, unsigned bytes);
 
 /*
  * Build the device that the input describes; all else of @d is zeroed. True when the host is to
