@@ -1,6 +1,7 @@
 /*
- * The iommufd backend, against a kernel that is made up: this program has an ioctl, an open
- * and an opendir of its own, which answer for the files of one device and pass everything else on.
+ * The iommufd backend, against a kernel that is made up: this program has an ioctl, an open,
+ * an access and an opendir of its own, which answer for the files of one device and pass everything
+ * else on.
  */
 #include "devices/vfio/internal.h"
 
@@ -12,10 +13,10 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "devices/vfio/iommufd_abi.h"
+#include "tests/fake_ioctl.h"
 #include "vmm/core/dma.h"
 
 #define G	 0x1000ULL
@@ -41,12 +42,6 @@ static struct {
 
 static struct vfio_group *group;
 static struct err err;
-
-static int fail(int error)
-{
-	errno = error;
-	return -1;
-}
 
 static int kernel_map(const struct abi_ioas_map *map)
 {
@@ -143,21 +138,13 @@ static int kernel_device(unsigned long request, void *arg)
 	return fail(ENOTTY);
 }
 
-int ioctl(int fd, unsigned long request, ...)
+static bool kernel_ioctl(int fd, unsigned long request, void *arg, int *ret_result)
 {
-	int (*next)(int, unsigned long, void *);
-	va_list args;
-
-	va_start(args, request);
-	void *arg = va_arg(args, void *);
-
-	va_end(args);
 	if (fd == IOMMUFD)
-		return kernel_iommufd(request, arg);
-	if (fd == DEVICE)
-		return kernel_device(request, arg);
-	*(void **)&next = dlsym(RTLD_NEXT, "ioctl");
-	return next(fd, request, arg);
+		*ret_result = kernel_iommufd(request, arg);
+	else if (fd == DEVICE)
+		*ret_result = kernel_device(request, arg);
+	return fd == IOMMUFD || fd == DEVICE;
 }
 
 int open(const char *path, int flags, ...)

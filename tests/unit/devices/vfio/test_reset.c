@@ -8,11 +8,10 @@
 #include <criterion/criterion.h>
 #include <dlfcn.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 #include "devices/vfio/iommufd_abi.h"
+#include "tests/fake_ioctl.h"
 #include "vmm/base/log.h"
 
 #define FUNCTIONS 3
@@ -36,12 +35,6 @@ static struct vfio vfio;
 static struct vfio_group groups[4];
 static struct vfio_host *host[FUNCTIONS];
 static struct err err;
-
-static int fail(int error)
-{
-	errno = error;
-	return -1;
-}
 
 static int kernel_info(struct vfio_pci_hot_reset_info *info)
 {
@@ -118,19 +111,12 @@ static int kernel_device(unsigned i, unsigned long request, void *arg)
 	return fail(ENOTTY);
 }
 
-int ioctl(int fd, unsigned long request, ...)
+static bool kernel_ioctl(int fd, unsigned long request, void *arg, int *ret_result)
 {
-	int (*next)(int, unsigned long, void *);
-	va_list args;
-
-	va_start(args, request);
-	void *arg = va_arg(args, void *);
-
-	va_end(args);
-	if (fd >= DEVICE && fd < DEVICE + FUNCTIONS)
-		return kernel_device((unsigned)(fd - DEVICE), request, arg);
-	*(void **)&next = dlsym(RTLD_NEXT, "ioctl");
-	return next(fd, request, arg);
+	if (fd < DEVICE || fd >= DEVICE + FUNCTIONS)
+		return false;
+	*ret_result = kernel_device((unsigned)(fd - DEVICE), request, arg);
+	return true;
 }
 
 ssize_t readlink(const char *path, char *buf, size_t size)
