@@ -157,6 +157,7 @@ test_shared() {
 		"$(printf '%s\n' "$first" "$second" | sort | xargs)"
 	want "boot $count: and one group" "${slot##*/}.0 ${slot##*/}.1" \
 		"$(cd "$first/iommu_group/devices" && echo *)"
+	[ $count = 1 ] || group_moves "$slot.0" "$slot.1"
 	for nic in eth0 eth1; do
 		if net_up $nic &&
 			within 30 ping -c 20 -i 0.1 -s 1400 -I $nic 10.0.2.2 > /tmp/ping.log 2>&1; then
@@ -175,6 +176,27 @@ test_shared() {
 	[ $count = 2 ] || moat_end=crash
 }
 
+# group_moves PATH...: the group of these functions is given to a program, which moves it from
+# domain to domain; then they are with their driver again.
+group_moves() {
+	local path
+	for path; do give vfio-pci "$path"; done
+	/scripts/vfio-user attach "${path##*/}" "$(group_of "$path")" - ||
+		fail "vfio-user attach comes to its end: status $?"
+	for path; do give virtio-pci "$path"; done
+}
+
+# give DRIVER PATH: a function to a driver, whatever drives it now.
+give() {
+	local bdf=${2##*/}
+	# There is no interrupt remapping in a virtio-iommu.
+	echo 1 > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts
+	echo "$bdf" > "$2/driver/unbind"
+	echo "$1" > "$2/driver_override"
+	echo "$bdf" > /sys/bus/pci/drivers_probe
+	want "$1 has $bdf" "$1" "$(basename "$(readlink -f "$2/driver")")"
+}
+
 # user_runs MODE ARGUMENT...: the controller is given to vfio-pci, and to tests/lab/vfio-user.c;
 # then to its driver again.
 user_runs() {
@@ -182,18 +204,11 @@ user_runs() {
 	shift
 	nvme_there || return
 	path=$(nvme_path) bdf=${path##*/}
-	# There is no interrupt remapping in a virtio-iommu.
-	echo 1 > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts
-	echo "$bdf" > /sys/bus/pci/drivers/nvme/unbind
-	echo vfio-pci > "$path/driver_override"
-	echo "$bdf" > /sys/bus/pci/drivers_probe
-	want "vfio-pci has it" vfio-pci "$(basename "$(readlink -f "$path/driver")")"
+	give vfio-pci "$path"
 	want "its group is its own" "$bdf" "$(ls "$path/iommu_group/devices")"
 	/scripts/vfio-user "$mode" "$bdf" "$(group_of "$path")" "$moat_serial" "$@" ||
 		fail "vfio-user $mode comes to its end: status $?"
-	echo "$bdf" > /sys/bus/pci/drivers/vfio-pci/unbind
-	echo nvme > "$path/driver_override"
-	echo "$bdf" > /sys/bus/pci/drivers_probe
+	give nvme "$path"
 	nvme_there || return
 	want "the kernel's driver has it again: 64 MiB have the host's checksum" "$moat_sum" \
 		"$(sum_of $nvme 64)"

@@ -8,6 +8,7 @@
  *   vfio-user all BDF GROUP SERIAL         everything but the limit
  *   vfio-user limit BDF GROUP SERIAL MAX   more mappings than the host takes, which is MAX
  *   vfio-user peer BDF GROUP SERIAL        a device's registers mapped for its DMA
+ *   vfio-user attach BDF GROUP SERIAL      domains come and go, for a group of any device
  *
  * It prints a guest's checks (guest-images/guest/init). The disk's last MiB is
  * overwritten.
@@ -487,9 +488,10 @@ int main(int argc, char **argv)
 
 	bool limit = argc > 1 && strcmp(argv[1], "limit") == 0;
 	bool peer = argc > 1 && strcmp(argv[1], "peer") == 0;
+	bool only_attach = argc > 1 && strcmp(argv[1], "attach") == 0;
 
 	if (argc < 5 || limit != (argc > 5)) {
-		fprintf(stderr, "usage: vfio-user all|limit|peer BDF GROUP SERIAL [MAX]\n");
+		fprintf(stderr, "usage: vfio-user all|limit|peer|attach BDF GROUP SERIAL [MAX]\n");
 		return 2;
 	}
 	u.bdf = argv[2];
@@ -497,6 +499,8 @@ int main(int argc, char **argv)
 	snprintf(u.group, sizeof(u.group), "/dev/vfio/%s", argv[3]);
 	if (!limit && !peer)
 		test_attach(&u);
+	if (only_attach)
+		return u.failures != 0;
 	attach(&u);
 	open_device(&u);
 	u.own = mmap(NULL, OWN_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
