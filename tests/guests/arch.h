@@ -26,6 +26,11 @@ const char *arch_cmdline(void);
 
 void arch_print(const char *text, size_t len);
 
+/* The next byte that somebody typed at the console, or one of these. */
+#define ARCH_NO_INPUT (-1)
+#define ARCH_BREAK    (-2)
+int arch_input(void);
+
 /* They return only when the machine ignores them. */
 void arch_power_off(void);
 void arch_reset(void);

@@ -10,9 +10,11 @@
 #define PL011_FLAGS   0x18
 #define PL011_LINE    0x2c
 #define PL011_CONTROL 0x30
-#define FLAG_FULL     (1u << 5)
-#define LINE_8_BITS   0x70 /* with FIFOs */
-#define CONTROL_SEND  0x301
+#define DATA_BREAK    (1u << 10)
+#define FLAG_EMPTY    (1u << 4) /* nothing received */
+#define FLAG_FULL     (1u << 5) /* no room to send */
+#define LINE_8_BITS   0x70	/* with FIFOs */
+#define CONTROL_ON    0x301	/* both directions */
 
 #define PSCI_SYSTEM_OFF	  0x84000008
 #define PSCI_SYSTEM_RESET 0x84000009
@@ -128,7 +130,7 @@ void a64_start(const void *tree)
 {
 	read_tree(tree);
 	arch_write32(uart + PL011_LINE, LINE_8_BITS);
-	arch_write32(uart + PL011_CONTROL, CONTROL_SEND);
+	arch_write32(uart + PL011_CONTROL, CONTROL_ON);
 	guest_main();
 }
 
@@ -149,6 +151,15 @@ void arch_print(const char *text, size_t len)
 			;
 		arch_write32(uart + PL011_DATA, (uint8_t)*text++);
 	}
+}
+
+int arch_input(void)
+{
+	if (arch_read32(uart + PL011_FLAGS) & FLAG_EMPTY)
+		return ARCH_NO_INPUT;
+	uint32_t data = arch_read32(uart + PL011_DATA);
+
+	return data & DATA_BREAK ? ARCH_BREAK : (uint8_t)data;
 }
 
 static void psci(uint32_t function)

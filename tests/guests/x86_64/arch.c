@@ -11,6 +11,8 @@
 #define COM1_FCR  (COM1 + 2)
 #define COM1_LSR  (COM1 + 5)
 #define FCR_FIFO  0x01
+#define LSR_DATA  0x01
+#define LSR_BREAK 0x10
 #define LSR_EMPTY 0x20
 #define FIFO_SIZE 16
 
@@ -147,6 +149,17 @@ void arch_print(const char *text, size_t len)
 		text += n;
 		len -= n;
 	}
+}
+
+int arch_input(void)
+{
+	uint8_t status = inb(COM1_LSR);
+
+	if (!(status & LSR_DATA))
+		return ARCH_NO_INPUT;
+	uint8_t byte = inb(COM1);
+
+	return status & LSR_BREAK ? ARCH_BREAK : byte;
 }
 
 void arch_power_off(void)

@@ -1,15 +1,11 @@
 /*
- * A guest to type at: it names each byte that arrives on COM1, and does what some
- * of them ask: o powers off, r resets, l prints lines for ever.
+ * A guest to type at: it names each byte that arrives on the console, and does what
+ * some of them ask: o powers off, r resets, l prints lines for ever. The word "off"
+ * on the command line: power off without being asked.
  */
 
 #include "tests/guests/arch.h"
-#include "tests/guests/x86_64/x86.h"
-
-#define COM1	  0x3f8
-#define COM1_LSR  (COM1 + 5)
-#define LSR_DATA  0x01
-#define LSR_BREAK 0x10
+#include "tests/guests/guest.h"
 
 /* "<41>" for an A: it can't be mistaken for the terminal's own echo. */
 static void print_byte(uint8_t byte)
@@ -40,16 +36,14 @@ static void obey(uint8_t byte)
 void guest_main(void)
 {
 	print("moat guest: listening\n");
+	if (has_word(arch_cmdline(), "off"))
+		arch_power_off();
 	for (;;) {
-		uint8_t status = inb(COM1_LSR);
+		int input = arch_input();
 
-		if (!(status & LSR_DATA))
-			continue;
-		uint8_t byte = inb(COM1);
-
-		if (status & LSR_BREAK)
+		if (input == ARCH_BREAK)
 			print("<break>\n");
-		else
-			obey(byte);
+		else if (input != ARCH_NO_INPUT)
+			obey((uint8_t)input);
 	}
 }
