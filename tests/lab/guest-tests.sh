@@ -147,6 +147,7 @@ test_cycles() {
 	count=$((${count:-0} + 1))
 	{ echo $count; cat /dev/zero; } | head -c 512 | dd of="$data" bs=512 conv=fsync 2>/dev/null
 	out "boot $count of $moat_cycles"
+	check_cpus
 	check_groups
 	check_disk
 	[ $count -ge "$moat_cycles" ] || moat_end=reboot
