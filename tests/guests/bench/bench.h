@@ -6,8 +6,8 @@
  * tests take, and lines of results. All times are ticks of arch_ticks.
  */
 
+#include "tests/guests/virtio/batch.h"
 #include "tests/guests/virtio/disk.h"
-#include "tests/guests/virtio/iommu.h"
 
 /* A result: "NAME NUMBER...", one line on the console. */
 void report(const char *name, const uint64_t *value, unsigned n);
@@ -15,16 +15,7 @@ void report(const char *name, const uint64_t *value, unsigned n);
 /* A random number below @limit, the same series at each boot. */
 uint64_t random_below(uint64_t limit);
 
-/*
- * Up to MAX_BATCH requests, prepared one by one in slots, then sent together: one
- * kick, and done when all are answered. A status other than OK ends the guest.
- */
-#define MAX_BATCH 64
-
-void request_init(void);
-void request_prepare_map(unsigned slot, uint32_t domain, uint64_t iova, uint64_t to_phys);
-void request_prepare_unmap(unsigned slot, uint32_t domain, uint64_t iova, uint64_t npages);
-/* Send slots 0 to @n - 1; returns the ticks from before the first descriptor to the last answer. */
+/* batch_send; a status other than OK ends the guest. */
 uint64_t request_send(unsigned n);
 
 /*

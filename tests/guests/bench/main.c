@@ -63,7 +63,7 @@ void guest_main(void)
 		bail_out("there is no virtio-iommu, or it doesn't start");
 	if (!find_disks(&plain, &translated))
 		bail_out("there aren't a disk that is translated and one that isn't");
-	request_init();
+	batch_init();
 	if (has_word(arch_cmdline(), "idle")) {
 		if (!disk_up(&translated, 1))
 			bail_out("the disk doesn't start");

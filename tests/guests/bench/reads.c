@@ -77,7 +77,7 @@ static void submit(struct reader *r, unsigned slot)
 	control[STATUS_AT] = 0xff;
 	if (r->dynamic) {
 		set_data(r, slot, DYNAMIC + r->next_iova++ % DYNAMIC_PAGES * PAGE);
-		request_prepare_map(0, DOMAIN, r->iova[slot], r->data + (uint64_t)slot * PAGE);
+		batch_map(0, DOMAIN, r->iova[slot], r->data + (uint64_t)slot * PAGE);
 		request_send(1);
 	}
 	vring_offer(&r->disk->ring, (uint16_t)slot);
@@ -89,7 +89,7 @@ static void finish(struct reader *r, unsigned slot)
 	const volatile uint64_t *number = phys(r->data + (uint64_t)slot * PAGE);
 
 	if (r->dynamic) {
-		request_prepare_unmap(0, DOMAIN, r->iova[slot], 1);
+		batch_unmap(0, DOMAIN, r->iova[slot], 1);
 		request_send(1);
 	}
 	if (control[STATUS_AT] != 0 || *number != r->block[slot])

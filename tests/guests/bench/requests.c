@@ -1,9 +1,6 @@
 #include "tests/guests/arch.h"
 #include "tests/guests/bench/bench.h"
 
-#define SLOT_SIZE 64u
-#define REPLY_AT  48u
-
 /* Beside the domain of bench_reads. */
 #define DOMAIN 2
 
@@ -25,53 +22,16 @@
 /* Steps through any of our numbers of pages, in an order without neighbours. */
 #define STRIDE 611953u
 
-static uint64_t slots;
+/* What all mappings are of: nothing is read from it. */
+static uint64_t target;
 static uint32_t sample[MAX_SAMPLES];
-
-void request_init(void)
-{
-	slots = pages(MAX_BATCH * SLOT_SIZE / PAGE);
-}
-
-void request_prepare_map(unsigned slot, uint32_t domain, uint64_t iova, uint64_t to_phys)
-{
-	fill_map(phys(slots + slot * SLOT_SIZE), domain, iova, iova + PAGE - 1, to_phys, MAP_RW);
-}
-
-void request_prepare_unmap(unsigned slot, uint32_t domain, uint64_t iova, uint64_t npages)
-{
-	fill_unmap(phys(slots + slot * SLOT_SIZE), domain, iova, iova + npages * PAGE - 1);
-}
 
 uint64_t request_send(unsigned n)
 {
-	uint32_t id, len;
+	uint64_t ticks = batch_send(n);
 
-	for (unsigned i = 0; i < n; i++)
-		put32(phys(slots + i * SLOT_SIZE + REPLY_AT), UINT32_MAX);
-	uint64_t start = arch_ticks();
-
-	for (unsigned i = 0; i < n; i++) {
-		uint64_t at = slots + i * SLOT_SIZE;
-		uint8_t type = *(uint8_t *)phys(at);
-		const struct seg seg[] = {
-			{ at, type == T_MAP ? MAP_SIZE : UNMAP_SIZE, false },
-			{ at + REPLY_AT, TAIL_SIZE, true },
-		};
-
-		vring_add(&iommu.requests, seg, 2);
-	}
-	vring_kick(&iommu.requests);
-	for (unsigned i = 0; i < n; i++) {
-		while (!vring_poll(&iommu.requests, &id, &len))
-			arch_relax();
-	}
-	uint64_t ticks = arch_ticks() - start;
-
-	for (unsigned i = 0; i < n; i++) {
-		if (get32(phys(slots + i * SLOT_SIZE + REPLY_AT)) != S_OK)
-			bail_out("a request failed");
-	}
+	if (batch_count(n, S_OK) != n)
+		bail_out("a request failed");
 	return ticks;
 }
 
@@ -106,22 +66,22 @@ static uint64_t fill(uint64_t first, uint64_t end)
 	uint64_t deadline = deadline_in(FILL_MS), count = end - first, made = 0;
 
 	while (made < count && !deadline_passed(deadline)) {
-		unsigned n = count - made < MAX_BATCH ? (unsigned)(count - made) : MAX_BATCH;
+		unsigned n = count - made < BATCH_MAX ? (unsigned)(count - made) : BATCH_MAX;
 
 		for (unsigned i = 0; i < n; i++, made++) {
 			uint64_t page = first + made * STRIDE % count;
 
-			request_prepare_map(i, DOMAIN, LIVE + 2 * page * PAGE, slots);
+			batch_map(i, DOMAIN, LIVE + 2 * page * PAGE, target);
 		}
 		request_send(n);
 	}
 	return made;
 }
 
-/* @n different random gaps between @live mappings (or MAX_BATCH of them, when there are fewer). */
+/* @n different random gaps between @live mappings (or BATCH_MAX of them, when there are fewer). */
 static void choose_gaps(uint64_t live, unsigned n, uint64_t *ret_iova)
 {
-	uint64_t each = (live > MAX_BATCH ? live : MAX_BATCH) / n;
+	uint64_t each = (live > BATCH_MAX ? live : BATCH_MAX) / n;
 
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t page = i * each + random_below(each);
@@ -133,17 +93,17 @@ static void choose_gaps(uint64_t live, unsigned n, uint64_t *ret_iova)
 /* @n MAPs at a time, then the UNMAPs of the same pages. */
 static void measure_batches(uint64_t live, unsigned n, const char *map_name, const char *unmap_name)
 {
-	uint64_t deadline = deadline_in(MEASURE_MS), iova[MAX_BATCH];
+	uint64_t deadline = deadline_in(MEASURE_MS), iova[BATCH_MAX];
 	unsigned count = 0;
 	uint32_t *map = sample, *unmap = sample + MAX_SAMPLES / 2;
 
 	do {
 		choose_gaps(live, n, iova);
 		for (unsigned i = 0; i < n; i++)
-			request_prepare_map(i, DOMAIN, iova[i], slots);
+			batch_map(i, DOMAIN, iova[i], target);
 		map[count] = (uint32_t)request_send(n);
 		for (unsigned i = 0; i < n; i++)
-			request_prepare_unmap(i, DOMAIN, iova[i], 1);
+			batch_unmap(i, DOMAIN, iova[i], 1);
 		unmap[count++] = (uint32_t)request_send(n);
 	} while (count < MAX_SAMPLES / 2 && !deadline_passed(deadline));
 	report_samples(map_name, live, map, count);
@@ -159,13 +119,13 @@ static void measure_range(uint64_t live)
 	do {
 		for (unsigned made = 0; made < RANGE_PAGES;) {
 			unsigned n =
-				RANGE_PAGES - made < MAX_BATCH ? RANGE_PAGES - made : MAX_BATCH;
+				RANGE_PAGES - made < BATCH_MAX ? RANGE_PAGES - made : BATCH_MAX;
 
 			for (unsigned i = 0; i < n; i++, made++)
-				request_prepare_map(i, DOMAIN, RANGE + made * PAGE, slots);
+				batch_map(i, DOMAIN, RANGE + made * PAGE, target);
 			request_send(n);
 		}
-		request_prepare_unmap(0, DOMAIN, RANGE, RANGE_PAGES);
+		batch_unmap(0, DOMAIN, RANGE, RANGE_PAGES);
 		sample[count++] = (uint32_t)request_send(1);
 	} while (count < MAX_RANGES && !deadline_passed(deadline));
 	report_samples("request unmap1000", live, sample, count);
@@ -176,6 +136,7 @@ void bench_requests(struct disk *disk)
 	static const uint64_t sizes[] = { 1, 1000, 100000, 1000000 };
 	uint64_t live = 0;
 
+	target = pages(1);
 	vdev_reset(&disk->dev);
 	if (iommu_attach(DOMAIN, disk->endpoint, 0) != S_OK)
 		bail_out("ATTACH failed");
@@ -190,7 +151,7 @@ void bench_requests(struct disk *disk)
 		}
 		live = sizes[i];
 		measure_batches(live, 1, "request map", "request unmap");
-		measure_batches(live, MAX_BATCH, "request map64", "request unmap64");
+		measure_batches(live, BATCH_MAX, "request map64", "request unmap64");
 		measure_range(live);
 	}
 }
