@@ -109,8 +109,9 @@ static int attach_locked(struct iommu *iommu, uint32_t domain_id, struct iommu_e
 
 	if (domain && domain->bypass != bypass)
 		return VIRTIO_IOMMU_S_INVAL;
+	/* Its listener may have failed to follow another endpoint there: it is asked again. */
 	if (domain && domain == iommu_domain_of(ep))
-		return VIRTIO_IOMMU_S_OK;
+		return iommu_follow_access_locked(iommu, ep, NULL);
 	if (domain && has_reserved_mapping(ep, domain))
 		return VIRTIO_IOMMU_S_UNSUPP;
 	if (iommu_follower_elsewhere_locked(iommu, ep, domain))

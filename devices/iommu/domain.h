@@ -8,7 +8,8 @@
  * can't do by itself is wait: see struct iommu_op.
  *
  * All functions may be called on any thread; they take the iommu's lock, which
- * is never held for a wait. The virtio device calls them from its loop.
+ * is held for what listeners do, but never for a device's access to end. The virtio device calls
+ * them from its loop.
  */
 
 #include "devices/iommu/iommu.h"
@@ -40,7 +41,7 @@ _Static_assert(IOMMU_MAX_RESV * sizeof(struct virtio_iommu_probe_resv_mem) <= IO
 struct iommu_op {
 	void (*done)(struct iommu_op *op);
 
-	/* The answer when it is given later: OK, or NOMEM of an ATTACH (see there). */
+	/* The answer when it is given later: OK, or what an ATTACH says (see there). */
 	int status;
 
 	/* removal.c's, under the iommu's lock. */
@@ -77,12 +78,17 @@ struct iommu_fault {
  * detached, and the answer is NOMEM, UNSUPP or DEVERR; others with the same listener stay
  * attached, but reach nothing until one of them is attached or detached and the listener can.
  * Endpoints with one listener reach nothing either while they are in different domains, which is
- * how a guest moves them. Every domain ID is in domain_range, so RANGE doesn't occur.
+ * how a guest moves them, unless all of these bypass. Every domain ID is in domain_range, so RANGE
+ * doesn't occur.
  */
 int iommu_attach(struct iommu *iommu, uint32_t domain, uint32_t endpoint, uint32_t flags,
 		 uint32_t known_flags, struct iommu_op *op);
 
-/* DETACH (5.13.6.4): OK, pending, NOENT (endpoint), INVAL (not attached to @domain). */
+/*
+ * DETACH (5.13.6.4): OK, pending, NOENT (endpoint), INVAL (not attached to @domain). While others
+ * with the same listener are attached, the endpoint still reaches what they do: nobody can tell
+ * its accesses from theirs.
+ */
 int iommu_detach(struct iommu *iommu, uint32_t domain, uint32_t endpoint, struct iommu_op *op);
 
 /*

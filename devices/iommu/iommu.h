@@ -85,8 +85,9 @@ int iommu_add_endpoint(struct iommu *iommu, uint32_t id, const char *name,
 /*
  * Have @listener (borrowed until iommu_destroy) follow endpoint @id: whatever is
  * mapped for the endpoint is mapped there. Endpoints whose accesses the host
- * can't tell apart share one; while they aren't all in one domain it has nothing. Control
- * path, before the guest runs. 0 or the listener's -errno.
+ * can't tell apart share one. It has what the domain maps that those of them are in which are
+ * attached, also for the others; nothing while they are in different domains. Control path,
+ * before the guest runs. 0 or the listener's -errno.
  */
 int iommu_set_listener(struct iommu *iommu, uint32_t id, struct dma_listener *listener);
 

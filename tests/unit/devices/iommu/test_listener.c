@@ -424,6 +424,27 @@ Test(listener, a_detach_halfway_leaves_what_the_rest_agrees_on)
 	nothing_is_told();
 }
 
+/* What the host refused of a domain is gone from it: the rest of the group asks once more. */
+Test(listener, an_attach_to_where_it_is_tries_again)
+{
+	attach_group(0);
+	cr_assert_eq(attach(2, 16), OK);
+	cr_assert_eq(attach(2, 17), OK);
+	env.b.fail = ENOSPC;
+	env.b.fails = 3;
+	cr_assert_eq(attach(2, 18), NOMEM);
+	nothing_is_told();
+	cr_assert_eq(attach(2, 16), NOMEM, "it isn't OK while it reaches nothing");
+	nothing_is_told();
+	cr_assert_eq(attach(2, 16), OK);
+	cr_assert(env.b.count == 2 && has(&env.b, 0, 1, RW) && has(&env.b, 1, 1, RW));
+	unsigned calls = env.b.calls;
+
+	cr_assert_eq(attach(2, 17), OK);
+	cr_assert_eq(env.b.calls, calls, "nothing to do");
+	cr_assert_eq(audit().differences, 0);
+}
+
 Test(listener, a_reset_halfway_gives_nothing)
 {
 	struct iommu_op op = { .done = op_done };
