@@ -33,13 +33,32 @@ static void report_limit(struct vfio_space *s, int error)
 			    s->name);
 }
 
+static bool is_excessive(const struct vfio_space *s, uint64_t size)
+{
+	uint64_t most = 0;
+
+	for (unsigned i = 0; i < s->ram->count; i++)
+		most += VFIO_MAX_REPEATS * s->ram->region[i].size;
+	return size > most - s->mapped;
+}
+
 int vfio_space_map_locked(struct vfio_space *s, uint64_t iova, uint64_t size, void *host,
 			  uint8_t perm)
 {
+	if (is_excessive(s, size)) {
+		if (!s->said_limit)
+			log_limited(&s->log,
+				    "%s: the guest maps its memory more than %u times over for a "
+				    "device: refused",
+				    s->name, VFIO_MAX_REPEATS);
+		s->said_limit = true;
+		return -ENOMEM;
+	}
 	int r = s->ops->map(s, iova, size, host, perm);
 
 	if (r == 0) {
 		s->count++;
+		s->mapped += size;
 	} else if (r == -ENOSPC || r == -ENOMEM) {
 		report_limit(s, -r);
 	} else {
@@ -59,6 +78,7 @@ void vfio_space_unmap_locked(struct vfio_space *s, uint64_t iova, uint64_t size)
 			    "%s: the host fails to unmap 0x%" PRIx64 ", %" PRIu64 " KiB: %s",
 			    s->name, iova, size >> 10, strerror(-r));
 	s->count--;
+	s->mapped -= size;
 	s->said_limit = false;
 }
 
@@ -110,6 +130,7 @@ static int space_clear(struct dma_listener *listener, struct dma_ticket *ticket)
 	while (s->peers)
 		vfio_peer_remove_locked(s, s->peers, false);
 	s->count = 0;
+	s->mapped = 0;
 	s->said_limit = false;
 	pthread_mutex_unlock(&s->lock);
 	return 0;
@@ -182,6 +203,7 @@ void vfio_space_init(struct vfio_space *space)
 {
 	space->listener.ops = &space_listener_ops;
 	space->count = 0;
+	space->mapped = 0;
 	space->peers = NULL;
 	space->num_peers = 0;
 	pthread_mutex_init(&space->lock, NULL);

@@ -52,6 +52,13 @@ struct vfio_peer {
 /* How many of them a space has at most. */
 #define VFIO_MAX_PEERS 1024
 
+/*
+ * How many times over the guest's memory may be mapped in a space. A GiB of it takes 2 MiB of the
+ * host's page tables at each address where it is mapped, which no limit of the host counts, and
+ * the number of mappings alone would allow a thousand times the guest's memory.
+ */
+#define VFIO_MAX_REPEATS 16
+
 struct vfio_space {
 	struct dma_listener listener;
 	const struct vfio_space_ops *ops;
@@ -68,13 +75,14 @@ struct vfio_space {
 	struct vfio_peer *peers; /* owns */
 	unsigned num_peers;
 	uint64_t count;	 /* mappings there are */
+	uint64_t mapped; /* bytes in them */
 	bool said_limit; /* the line about it was logged */
 	struct log_limit log;
 };
 
 /*
- * Make the listener of @space, whose other members are set, ready. Its calls come one at a time,
- * as its caller promises (listener.h); vfio_peers_follow comes at any time.
+ * Make the listener of @space ready; its other members are set before it is used. Its calls come
+ * one at a time, as its caller promises (listener.h); vfio_peers_follow comes at any time.
  */
 void vfio_space_init(struct vfio_space *space);
 /* Nobody tells the listener anything; the host's mappings go with their container or IOAS. */
@@ -90,8 +98,9 @@ uint64_t vfio_space_audit(struct dma_listener *listener, dma_listener_next_fn ne
 bool vfio_space_misses(const struct vfio_space *space, struct vfio_range *ret_range);
 
 /*
- * Make one mapping on the host and count it; a refusal is reported. 0 or -errno. The space's
- * lock is held, as for all that follow but the last.
+ * Make one mapping on the host and count it; a refusal is reported. 0; -ENOMEM also when the
+ * guest's memory would be mapped more than VFIO_MAX_REPEATS times over; another -errno of the host.
+ * The space's lock is held, as for all that follow but the last.
  */
 int vfio_space_map_locked(struct vfio_space *space, uint64_t iova, uint64_t size, void *host,
 			  uint8_t perm);

@@ -449,3 +449,27 @@ Test(peers, there_is_a_limit, .init = setup)
 	cr_assert(strstr(text, "more than 1024 times"), "%s", text);
 	fake.space.num_peers = 0;
 }
+
+/* Else a little memory of the guest's takes page tables of the host's without end. */
+Test(space, memory_is_mapped_only_so_many_times)
+{
+	char text[200];
+
+	for (unsigned i = 0; i < 2 * VFIO_MAX_REPEATS; i++)
+		cr_assert_eq(map(i * 32 * G, 32 * G, i % 2 ? MIB(1) : 0), 0);
+	fake.room = MAX_MAPS + 1;
+	log_set_level(LOG_WARN);
+	cr_redirect_stderr();
+	cr_assert_eq(map(MIB(100), G, 0), -ENOMEM);
+	cr_assert_eq(map(MIB(200), G, 0), -ENOMEM);
+	fflush(stderr);
+	cr_assert(fgets(text, sizeof(text), cr_get_redirected_stderr()));
+	cr_expect_str_eq(text, "moat: fake: the guest maps its memory more than 16 times over for "
+			       "a device: refused\n");
+	cr_assert_eq(fake.count, 2 * VFIO_MAX_REPEATS);
+	unmap(0, 32 * G);
+	cr_assert_eq(map(MIB(100), G, 0), 0);
+	cr_assert_eq(map(MIB(200), 32 * G, 0), -ENOMEM, "there is room for 31 pages");
+	clear();
+	cr_assert_eq(map(MIB(200), 32 * G, 0), 0);
+}
