@@ -221,7 +221,7 @@ static int host_set_irqs(struct vfio_host *h, unsigned index, unsigned first, un
 			return -EINVAL;
 	}
 	if (d->max_irqs && first + count > d->max_irqs)
-		return -ENOSPC;
+		return (int)d->max_irqs;
 	if (first > d->count[index] || count > d->count[index] - first)
 		return -EINVAL;
 	CHECK(!d->room[index] || d->grows || first + count <= d->room[index]);

@@ -138,8 +138,7 @@ static int set_irqs(struct vfio_host *host, unsigned index, unsigned first, unsi
 	int r = vfio_ioctl(to_device(host)->fd, VFIO_DEVICE_SET_IRQS, set);
 
 	free(set);
-	/* Positive: how many of so many interrupts the host could have given. */
-	return r > 0 ? -ENOSPC : r;
+	return r;
 }
 
 static int device_set_irqs(struct vfio_host *host, unsigned index, unsigned first, unsigned count,
@@ -156,13 +155,9 @@ static int device_unmask_by(struct vfio_host *host, unsigned index, int eventfd)
 static void device_release(struct vfio_host *host)
 {
 	struct vfio_device *d = to_device(host);
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	/* The number stays taken, as another thread may be about to use it. */
-	if (null < 0)
-		return;
-	dup3(null, d->fd, O_CLOEXEC);
-	close(null);
+	dup3(d->vfio->null_fd, d->fd, O_CLOEXEC);
 }
 
 static void device_quiet(struct vfio_host *host)

@@ -42,7 +42,8 @@ struct vfio_host_ops {
 	/*
 	 * Switch interrupts @first and on of kind @index on: number @first + i rings
 	 * @eventfd[i], or nothing when that is -1. @count 0: all of the kind off.
-	 * 0 or -errno.
+	 * 0; -errno; or, when the host has too few vectors, how many it has: none of
+	 * the kind is on then that wasn't before.
 	 */
 	int (*set_irqs)(struct vfio_host *host, unsigned index, unsigned first, unsigned count,
 			const int *eventfd);
@@ -52,7 +53,7 @@ struct vfio_host_ops {
 	 */
 	int (*unmask_by)(struct vfio_host *host, unsigned index, int eventfd);
 	/*
-	 * Let the device go, for good: every call from now on fails. Nothing of it is
+	 * Let the device go, for good: no call reaches it from now on. Nothing of it is
 	 * mapped and no interrupt is on. Any thread.
 	 */
 	void (*release)(struct vfio_host *host);

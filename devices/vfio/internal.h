@@ -17,6 +17,7 @@ struct vfio {
 	struct mem_slots *slots; /* borrows */
 	enum vfio_backend backend;
 	int iommufd;		     /* owns; -1 until it is needed */
+	int null_fd;		     /* owns; what takes the place of a device that is let go */
 	struct vfio_group *groups;   /* owns */
 	struct vfio_device *devices; /* borrows; vfio_close takes them off */
 };

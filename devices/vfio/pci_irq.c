@@ -25,6 +25,9 @@ static int set_irqs(struct vfio_pci *v, unsigned index, unsigned first, unsigned
 	if (r < 0)
 		log_limited(&v->log, "%s: the host can't switch %u interrupts %s: %s", v->name,
 			    count, count ? "on" : "off", strerror(-r));
+	else if (r > 0)
+		log_limited(&v->log, "%s: the host has vectors for %d of %u interrupts", v->name, r,
+			    count);
 	return r;
 }
 
@@ -38,7 +41,7 @@ static void msix_off(struct vfio_pci *v)
 
 /*
  * Have the host switch on entries 0 to @count - 1, those with an eventfd ringing it. False when
- * it hasn't as many vectors: those that were on are on again.
+ * it hasn't as many vectors: then as many as it has, at least those that were on.
  */
 static bool msix_all(struct vfio_pci *v, unsigned count)
 {
@@ -53,10 +56,10 @@ static bool msix_all(struct vfio_pci *v, unsigned count)
 	int r = set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds);
 	bool enough = r == 0;
 
-	if (!enough && before) {
-		count = before;
+	if (!enough)
+		count = r > 0 ? (unsigned)r : before;
+	if (!enough && count)
 		r = set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds);
-	}
 	if (r == 0) {
 		v->msix_room = count;
 		for (unsigned i = 0; i < count; i++) {
@@ -152,7 +155,7 @@ static void msix_changed(struct pci_dev *pci)
 			enough = v->msix_live[i] =
 				set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, i, 1, &eventfd) == 0;
 		/* One try for each change: the guest may have used thousands. */
-		if (!enough && v->msix_room)
+		if (!enough)
 			break;
 	}
 }
@@ -220,7 +223,11 @@ static void msi_switch_on(struct vfio_pci *v, unsigned count)
 		}
 		eventfds[v->msi_on] = sink->ops->eventfd(sink, v->msi[v->msi_on]);
 	}
-	set_irqs(v, VFIO_PCI_MSI_IRQ_INDEX, 0, count, eventfds);
+	int r = set_irqs(v, VFIO_PCI_MSI_IRQ_INDEX, 0, count, eventfds);
+
+	/* The function then makes do with the first of them (PCI 3.0, 6.8.1.3). */
+	if (r > 0)
+		set_irqs(v, VFIO_PCI_MSI_IRQ_INDEX, 0, (unsigned)r, eventfds);
 }
 
 void vfio_msi_sync_locked(struct vfio_pci *v)

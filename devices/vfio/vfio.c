@@ -76,10 +76,17 @@ int vfio_create(struct vfio **ret_vfio, enum vfio_backend backend, struct ram *r
 		return err_set(err, ENOMEM, "out of memory");
 	v->ram = ram;
 	v->slots = slots;
-	slots->changed = slots_changed;
-	slots->changed_opaque = v;
 	v->backend = backend;
 	v->iommufd = -1;
+	v->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (v->null_fd < 0) {
+		int r = err_set(err, errno, "/dev/null: %m");
+
+		free(v);
+		return r;
+	}
+	slots->changed = slots_changed;
+	slots->changed_opaque = v;
 	*ret_vfio = v;
 	return 0;
 }
@@ -97,6 +104,7 @@ void vfio_destroy(struct vfio *vfio)
 	}
 	if (vfio->iommufd >= 0)
 		close(vfio->iommufd);
+	close(vfio->null_fd);
 	free(vfio);
 }
 

@@ -442,7 +442,15 @@ Test(vfio_made, a_host_short_of_vectors_keeps_those_it_has)
 	for (unsigned i = VECTORS; i-- > 5;)
 		entry_use(i);
 	cr_assert(behind(MSIX, 0) && behind(MSIX, 1));
+	/* All at once: it gets what there is. */
+	cfg_write(CAP_MSIX + 2, 2, 0);
 	unsigned calls = dev.set_calls;
+
+	msix_enable();
+	cr_expect_eq(dev.set_calls, calls + 3, "wire off, a try, what there is");
+	cr_expect_eq(dev.room[MSIX], 4);
+	cr_assert(behind(MSIX, 0) && behind(MSIX, 1));
+	calls = dev.set_calls;
 
 	cfg_write(CAP_MSIX + 2, 2, PCI_MSIX_FLAGS_ENABLE);
 	cr_expect_leq(dev.set_calls, calls + 3, "off, a try, on again; not for each of 65");
@@ -507,6 +515,17 @@ Test(vfio_pci, msi)
 	/* 32 are asked for, the host has 4. */
 	cfg_write(CAP_MSI + PCI_MSI_FLAGS, 2, PCI_MSI_FLAGS_ENABLE | 5 << 4);
 	cr_expect_eq(dev.room[MSI], 4);
+	cfg_write(CAP_MSI + PCI_MSI_FLAGS, 2, 0);
+	cr_expect_eq(dev.room[MSI], 0);
+	cr_expect_eq(fake_sink_used(&sink), 0);
+}
+
+Test(vfio_pci, msi_on_a_host_short_of_vectors)
+{
+	dev.max_irqs = 3;
+	cfg_write(CAP_MSI + PCI_MSI_FLAGS, 2, PCI_MSI_FLAGS_ENABLE | 2 << 4);
+	cr_expect_eq(dev.room[MSI], 3);
+	cr_expect(behind(MSI, 0) && behind(MSI, 2));
 	cfg_write(CAP_MSI + PCI_MSI_FLAGS, 2, 0);
 	cr_expect_eq(dev.room[MSI], 0);
 	cr_expect_eq(fake_sink_used(&sink), 0);
