@@ -109,7 +109,7 @@ static void forward(struct vfio_pci *v, unsigned offset, unsigned size, uint32_t
 	}
 }
 
-void vfio_config_command(struct vfio_pci *v)
+void vfio_config_command_locked(struct vfio_pci *v)
 {
 	uint32_t command = pci_config_get(v->pci.config, PCI_COMMAND, 2);
 
@@ -183,24 +183,19 @@ static void config_written(struct pci_dev *pci, unsigned offset, unsigned size, 
 		write_power(v, offset, size, value);
 	else
 		forward(v, offset, size, value);
-	if (touches(offset, size, PCI_COMMAND, 2))
-		vfio_config_command(v);
-	if (v->msi_cap && touches(offset, size, v->msi_cap, vfio_msi_size(UINT32_MAX))) {
-		pci_root_lock(pci->root);
-		vfio_msi_sync_locked(v);
-		pci_root_unlock(pci->root);
-	}
-	if (wrote_reset(v, offset, size, value)) {
+	bool was_reset = wrote_reset(v, offset, size, value);
+
+	if (was_reset)
 		pci_dev_reset(pci);
-		/* Where the host couldn't reset it after all, it sleeps on. */
-		pci_root_lock(pci->root);
+	pci_root_lock(pci->root);
+	/* Where the host couldn't reset it after all, it sleeps on. */
+	if (was_reset)
 		set_asleep_locked(v, in_d3(v));
-		pci_root_unlock(pci->root);
-		vfio_config_command(v);
-		pci_root_lock(pci->root);
+	if (was_reset || touches(offset, size, PCI_COMMAND, 2))
+		vfio_config_command_locked(v);
+	if (was_reset || touches(offset, size, v->msi_cap, vfio_msi_size(UINT32_MAX)))
 		vfio_msi_sync_locked(v);
-		pci_root_unlock(pci->root);
-	}
+	pci_root_unlock(pci->root);
 }
 
 /* Making it ---------------------------------------------------------------- */
@@ -462,6 +457,6 @@ int vfio_config_init(struct vfio_pci *v, struct err *err)
 	make_ext_caps(v);
 	pci->config_reading = config_reading;
 	pci->config_written = config_written;
-	vfio_config_command(v);
+	vfio_config_command_locked(v);
 	return vfio_irqs_init(v, msix, msi, err);
 }

@@ -73,8 +73,13 @@ static void watch(void *opaque)
 	struct vfio_pci *v = opaque;
 
 	for (unsigned i = 0; i < VFIO_NUM_EVENTS; i++) {
-		if (v->event_fd[i] >= 0)
-			loop_add_fd(v->loop, v->event_fd[i], EPOLLIN, fn[i], v);
+		int r = v->event_fd[i] < 0
+				? 0
+				: loop_add_fd(v->loop, v->event_fd[i], EPOLLIN, fn[i], v);
+
+		if (r < 0)
+			log_warn("%s: can't listen to what the host tells of %s: %s", v->name,
+				 v->host->bdf, strerror(-r));
 	}
 }
 

@@ -62,8 +62,11 @@ struct vfio_pci {
  * for the guest's accesses are set. 0 or -errno with words.
  */
 int vfio_config_init(struct vfio_pci *v, struct err *err);
-/* The device's command register, from the guest's: memory always on (pci_config.c says why). */
-void vfio_config_command(struct vfio_pci *v);
+/*
+ * The device's command register, from the guest's: memory always on (pci_config.c says why). With
+ * the root's lock once the guest can write it, so that the last writer's is the one that stays.
+ */
+void vfio_config_command_locked(struct vfio_pci *v);
 /* Have the device awake (D0), as after power-on; it may refuse. Not under the root's lock. */
 void vfio_config_wake(struct vfio_pci *v);
 

@@ -66,8 +66,8 @@ void vfio_pci_quiet(struct vfio_pci *vfio)
 	pci_dev_reset(pci);
 	pci_root_lock(pci->root);
 	vfio_irqs_off(vfio);
+	vfio_config_command_locked(vfio);
 	pci_root_unlock(pci->root);
-	vfio_config_command(vfio);
 	vfio->host->ops->quiet(vfio->host);
 }
 
