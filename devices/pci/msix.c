@@ -108,16 +108,17 @@ static void entry_sync_locked(struct pci_dev *dev, struct pci_msix_entry *e)
 	bool first = !e->vector;
 
 	if (first && sink->ops->alloc(sink, dev->rid, &e->vector) < 0) {
-		log_limited(&dev->root->log, "PCI 00:%02x.0: no interrupt vector left for entry %u",
-			    dev->rid >> 3, (unsigned)(e - dev->msix.entry));
+		log_limited(&dev->root->log,
+			    "PCI 00:%02x.%u: no interrupt vector left for entry %u", dev->rid >> 3,
+			    dev->rid & 7u, (unsigned)(e - dev->msix.entry));
 		return;
 	}
 	if (was_open && e->told.address == e->message.address && e->told.data == e->message.data)
 		return;
 	if (sink->ops->update(sink, e->vector, &e->message, false) < 0) {
 		log_limited(&dev->root->log,
-			    "PCI 00:%02x.0: the host refuses the message of interrupt vector %u",
-			    dev->rid >> 3, (unsigned)(e - dev->msix.entry));
+			    "PCI 00:%02x.%u: the host refuses the message of interrupt vector %u",
+			    dev->rid >> 3, dev->rid & 7u, (unsigned)(e - dev->msix.entry));
 		if (was_open)
 			entry_set_state(e, false);
 		/* The next message is its first again, for who is told of that. */

@@ -2,6 +2,10 @@
 #include "vmm/kvm/vm.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "vmm/base/log.h"
 #include "vmm/kvm/internal.h"
 
 static struct vm *slots_vm(struct mem_slots *slots)
@@ -55,8 +59,19 @@ static void slots_remove(struct mem_slots *slots, unsigned slot)
 {
 	struct vm *vm = slots_vm(slots);
 
+	struct timespec pause = { .tv_nsec = 10 * 1000 * 1000 };
+	int r;
+
 	pthread_mutex_lock(&vm->slots.lock);
-	set_slot(vm, slot, 0, 0, NULL);
+	/* The host may be short of memory for a moment. */
+	for (unsigned i = 0; (r = set_slot(vm, slot, 0, 0, NULL)) == -ENOMEM && i < 100; i++)
+		nanosleep(&pause, NULL);
+	if (r < 0) {
+		/* What takes this place in moat's memory next would be the guest's. */
+		log_error("KVM can't take registers away from the guest, so moat stops: %s",
+			  strerror(-r));
+		abort();
+	}
 	vm->slots.slot[slot].size = 0;
 	pthread_mutex_unlock(&vm->slots.lock);
 	tell_changed(slots);
