@@ -76,7 +76,8 @@ struct iommu_fault {
  * endpoints with the same listener are attached elsewhere, and it isn't with them),
  * NOMEM. The one exception: when the endpoint's listener can't follow the domain, it is left
  * detached, and the answer is NOMEM, UNSUPP or DEVERR; others with the same listener stay
- * attached, but reach nothing until one of them is attached or detached and the listener can.
+ * attached, but reach nothing until one of them is attached or detached and the listener can; an
+ * ATTACH to where it is asks the listener again, and moves nothing whatever the answer.
  * Endpoints with one listener reach nothing either while they are in different domains, which is
  * how a guest moves them, unless all of these bypass. Every domain ID is in domain_range, so RANGE
  * doesn't occur.

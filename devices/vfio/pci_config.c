@@ -193,7 +193,8 @@ static void config_written(struct pci_dev *pci, unsigned offset, unsigned size, 
 		set_asleep_locked(v, in_d3(v));
 	if (was_reset || touches(offset, size, PCI_COMMAND, 2))
 		vfio_config_command_locked(v);
-	if (was_reset || touches(offset, size, v->msi_cap, vfio_msi_size(UINT32_MAX)))
+	if (was_reset ||
+	    (v->msi_cap && touches(offset, size, v->msi_cap, vfio_msi_size(UINT32_MAX))))
 		vfio_msi_sync_locked(v);
 	pci_root_unlock(pci->root);
 }

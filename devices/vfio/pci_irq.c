@@ -40,26 +40,25 @@ static void msix_off(struct vfio_pci *v)
 }
 
 /*
- * Have the host switch on entries 0 to @count - 1, those with an eventfd ringing it. False when
- * it hasn't as many vectors: then as many as it has, at least those that were on.
+ * Have the host switch on entries 0 to @count - 1, those with an eventfd ringing it; when it hasn't
+ * as many vectors, as many as it has.
  */
-static bool msix_all(struct vfio_pci *v, unsigned count)
+static void msix_all(struct vfio_pci *v, unsigned count)
 {
 	int *eventfds = calloc(count, sizeof(int));
 	unsigned before = v->msix_room;
 
 	msix_off(v);
 	if (!eventfds)
-		return false;
+		return;
 	for (unsigned i = 0; i < count; i++)
 		eventfds[i] = pci_msix_eventfd(&v->pci, i);
 	int r = set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds);
-	bool enough = r == 0;
 
-	if (!enough)
+	if (r) {
 		count = r > 0 ? (unsigned)r : before;
-	if (!enough && count)
-		r = set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds);
+		r = count ? set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, 0, count, eventfds) : r;
+	}
 	if (r == 0) {
 		v->msix_room = count;
 		for (unsigned i = 0; i < count; i++) {
@@ -69,7 +68,6 @@ static bool msix_all(struct vfio_pci *v, unsigned count)
 		}
 	}
 	free(eventfds);
-	return enough;
 }
 
 /*
@@ -131,6 +129,12 @@ static int intx_init(struct vfio_pci *v, struct err *err)
 
 /* MSI-X -------------------------------------------------------------------- */
 
+/* Does the guest use entry @i, which the host doesn't ring? */
+static bool msix_wanted(struct vfio_pci *v, unsigned i)
+{
+	return !v->msix_live[i] && pci_msix_eventfd(&v->pci, i) >= 0;
+}
+
 /* struct pci_msix says when. Root lock held. */
 static void msix_changed(struct pci_dev *pci)
 {
@@ -142,21 +146,23 @@ static void msix_changed(struct pci_dev *pci)
 		return;
 	}
 	vfio_intx_sync_locked(v);
-	for (unsigned i = pci->msix.count; i-- > 0;) {
+	unsigned end = pci->msix.count;
+
+	while (end && !msix_wanted(v, end - 1))
+		end--;
+	if (end && (!v->msix_room || (end > v->msix_room && !v->msix_grows))) {
+		msix_all(v, end);
+		return;
+	}
+	for (unsigned i = 0; i < end; i++) {
 		int eventfd = pci_msix_eventfd(pci, i);
 
-		if (eventfd < 0 || v->msix_live[i])
+		if (!msix_wanted(v, i))
 			continue;
-		bool enough;
-
-		if (!v->msix_room || (i >= v->msix_room && !v->msix_grows))
-			enough = msix_all(v, i + 1);
-		else
-			enough = v->msix_live[i] =
-				set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, i, 1, &eventfd) == 0;
-		/* One try for each change: the guest may have used thousands. */
-		if (!enough)
+		/* One refusal for each change: the guest may have used thousands. */
+		if (set_irqs(v, VFIO_PCI_MSIX_IRQ_INDEX, i, 1, &eventfd) != 0)
 			break;
+		v->msix_live[i] = true;
 	}
 }
 

@@ -58,7 +58,6 @@ static int slots_add(struct mem_slots *slots, gpa_t gpa, uint64_t size, void *ho
 static void slots_remove(struct mem_slots *slots, unsigned slot)
 {
 	struct vm *vm = slots_vm(slots);
-
 	struct timespec pause = { .tv_nsec = 10 * 1000 * 1000 };
 	int r;
 

@@ -8,7 +8,9 @@
 #include <criterion/criterion.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include "devices/vfio/iommufd_abi.h"
 #include "tests/fake_ioctl.h"
@@ -304,4 +306,26 @@ Test(reset, who_was_closed_is_forgotten)
 	cr_assert_eq(reset(0), 0);
 	cr_assert_eq(reset(0), 0);
 	cr_assert_eq(kernel.bus_resets, 2);
+}
+
+/* Its end is what the host waits for that wants it back. */
+Test(reset, one_that_is_released_is_closed_with_no_file_left_to_open)
+{
+	struct rlimit limit;
+	int ends[2], last;
+	char byte;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = DEVICE + FUNCTIONS + 1;
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	cr_assert_eq(pipe2(ends, O_NONBLOCK), 0);
+	cr_assert_eq(dup2(ends[1], DEVICE), DEVICE);
+	close(ends[1]);
+	vfio.null_fd = open("/dev/null", O_RDWR);
+	pass(0);
+	while ((last = open("/dev/null", O_RDWR)) >= 0)
+		cr_assert_neq(last, DEVICE);
+	cr_assert_eq(errno, EMFILE);
+	host[0]->ops->release(host[0]);
+	cr_expect_eq(read(ends[0], &byte, 1), 0);
 }

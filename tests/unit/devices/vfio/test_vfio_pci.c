@@ -459,6 +459,20 @@ Test(vfio_made, a_host_short_of_vectors_keeps_those_it_has)
 	cr_assert(behind(MSIX, 0) && behind(MSIX, 1) && behind(MSIX, 5) && behind(MSIX, 6));
 }
 
+Test(vfio_pci, an_entry_without_a_vector_keeps_none_from_the_others)
+{
+	dev.max_irqs = 4;
+	msix_enable();
+	entry_use(0);
+	for (unsigned i = 60; i < VECTORS; i++)
+		entry_use(i);
+	unsigned calls = dev.set_calls;
+
+	entry_use(2);
+	cr_expect(behind(MSIX, 0) && behind(MSIX, 2) && !behind(MSIX, 60));
+	cr_expect_eq(dev.set_calls, calls + 2, "it, and one of those that wait");
+}
+
 Test(vfio_pci, a_refused_message_is_tried_anew)
 {
 	msix_enable();
