@@ -28,7 +28,11 @@ struct net_backend_ops {
 	 * -errno. A frame longer than the iovec is dropped (-EMSGSIZE). Loop thread.
 	 */
 	ssize_t (*receive)(struct net_backend *net, const struct iovec *iov, unsigned iovcnt);
-	/* Watch for frames (@on) or let them wait. Loop thread. */
+	/*
+	 * Call readable() when frames come (@on), or let them wait. For those that
+	 * receive() left it may not be called again: so a card calls receive() until
+	 * -EAGAIN, or comes back by itself. Loop thread.
+	 */
 	void (*watch)(struct net_backend *net, bool on);
 	/*
 	 * Offloads the guest can take on receive: TUN_F_* bits as in linux/if_tun.h.

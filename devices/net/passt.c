@@ -34,6 +34,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "vmm/base/types.h"
 
 /* Where the child puts what it inherits. */
 enum { CHILD_SOCK = 3, CHILD_STATUS = 4, CHILD_FDS };
@@ -46,6 +47,19 @@ enum { CHILD_SOCK = 3, CHILD_STATUS = 4, CHILD_FDS };
  * long run of segments doesn't fit into the receiver's socket, so keep runs short.
  */
 #define SEND_BUFFER 4096
+
+/*
+ * Bytes of frames that may wait for us: what passt can't send at once it drops (see
+ * user.c). The host allows less (net.core.wmem_max) but for the privileged.
+ */
+#define RECEIVE_BUFFER MIB(4)
+
+/* Best effort. */
+static void set_buffer(int sock, int bytes)
+{
+	if (setsockopt(sock, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
+		setsockopt(sock, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
 
 /* Both ends of everything that the child needs. */
 struct plumbing {
@@ -138,8 +152,8 @@ int passt_start(struct passt *ret, struct err *err)
 		code = errno;
 		goto fail;
 	}
-	/* Best effort: see SEND_BUFFER. */
-	setsockopt(pipes.sock[0], SOL_SOCKET, SO_SNDBUF, &(int){ SEND_BUFFER }, sizeof(int));
+	set_buffer(pipes.sock[0], SEND_BUFFER);
+	set_buffer(pipes.sock[1], RECEIVE_BUFFER);
 	pid = fork();
 	if (pid == 0)
 		child(&pipes);

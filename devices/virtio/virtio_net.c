@@ -44,7 +44,7 @@
 enum { QUEUE_RX, QUEUE_TX, QUEUES };
 
 #define QUEUE_SIZE 256
-/* Frames per turn of the loop and direction, so that both get their share. */
+/* Frames at a time and direction, so that both get their share. */
 #define BUDGET 64
 /* Host ranges of one transmitted frame: every descriptor, each across a page, and its pages. */
 #define PIECES_MAX (2 * QUEUE_SIZE + NET_MAX_FRAME / 4096 + 2)
@@ -258,11 +258,12 @@ static void rx_run(struct virtio_net *vnet)
 {
 	struct virtio_queue *queue = &vnet->dev.queue[QUEUE_RX];
 	bool pushed = false, starved = false;
+	unsigned budget = BUDGET;
 
 	if (queue->vq.state != VIRTQ_RUNNING)
 		return;
 	virtq_disable_kicks(&queue->vq);
-	for (unsigned budget = BUDGET; budget && !starved; budget--) {
+	for (; budget && !starved; budget--) {
 		int ret;
 
 		if (!vnet->rx.len && !rx_next(vnet))
@@ -278,13 +279,9 @@ static void rx_run(struct virtio_net *vnet)
 	}
 	if (pushed)
 		virtio_publish(&vnet->dev, QUEUE_RX);
-	/*
-	 * Level-triggered: when frames are left over, readable() comes again; when
-	 * buffers are missing, the driver's kick does; and when they came just as
-	 * the turn ended, our own.
-	 */
+	/* When buffers are missing, the driver's kick comes; when frames may be left, our own. */
 	vnet->net->ops->watch(vnet->net, !starved && !atomic_load(&vnet->link_down));
-	if (vnet->rx.len && !starved)
+	if (!starved && !budget)
 		eventfd_write(queue->kick_fd, 1);
 }
 

@@ -463,26 +463,213 @@ Test(user, missing_passt_names_the_remedy)
 	loop_destroy(loop);
 }
 
-/* A passt that can't work on this host must be an error of ours at once, in its words. */
-Test(user, passt_that_gives_up_is_quoted, .timeout = 60)
+/* Put a script in passt's place, which runs @body in @dir; that is made here. */
+static void fake_passt(char *dir, const char *body)
 {
-	char dir[] = "/tmp/moat-test-XXXXXX", path[64];
-	struct net_backend *net;
-	struct loop *loop;
-	struct err err = { "" };
+	char path[64];
 	FILE *f;
 
 	cr_assert(mkdtemp(dir));
 	snprintf(path, sizeof(path), "%s/passt", dir);
 	f = fopen(path, "w");
-	fputs("#!/bin/sh\necho 'No namespaces today' >&2\nexit 1\n", f);
+	fprintf(f, "#!/bin/sh\nPATH=/usr/bin:/bin\ncd %s\n%s", dir, body);
 	fclose(f);
 	chmod(path, 0755);
 	setenv("PATH", dir, 1);
+}
+
+static void remove_files(const char *dir, const char *const *names)
+{
+	char path[64];
+
+	for (; *names; names++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, *names);
+		unlink(path);
+	}
+	rmdir(dir);
+}
+
+/* A passt that can't work on this host must be an error of ours at once, in its words. */
+Test(user, passt_that_gives_up_is_quoted, .timeout = 60)
+{
+	char dir[] = "/tmp/moat-test-XXXXXX";
+	struct net_backend *net;
+	struct loop *loop;
+	struct err err = { "" };
+
+	fake_passt(dir, "echo 'No namespaces today' >&2\nexit 1\n");
 	cr_assert_eq(loop_create(&loop, "test", &err), 0);
 	cr_assert_lt(net_user_create(&net, loop, &err), 0);
 	cr_assert(strstr(err.text, "No namespaces today"), "%s", err.text);
 	loop_destroy(loop);
-	unlink(path);
-	rmdir(dir);
+	remove_files(dir, (const char *const[]){ "passt", NULL });
+}
+
+/*
+ * Frames that come while the card wants none: passt would drop what its socket
+ * doesn't take, so we take a connection's window, though not without end.
+ */
+
+#define FLOOD_FRAME  1514u
+#define FLOOD_WINDOW 2800u  /* frames, of 4 MB */
+#define FLOOD_FRAMES 14000u /* 20 MB */
+
+struct flood {
+	struct net_backend *net;
+	_Atomic unsigned count;
+	unsigned held; /* of them, those that were there when the card wanted frames */
+	_Atomic bool wrong;
+	unsigned losses;
+};
+
+static void flood_frame(unsigned char *frame, unsigned number)
+{
+	memset(frame, (int)(number % 251), FLOOD_FRAME);
+	memcpy(frame, &number, sizeof(number));
+}
+
+static void flood_readable(void *opaque)
+{
+	static unsigned char got[NET_MAX_FRAME], want[FLOOD_FRAME];
+	struct flood *flood = opaque;
+
+	for (;;) {
+		struct iovec iov = { got, sizeof(got) };
+		ssize_t len = flood->net->ops->receive(flood->net, &iov, 1);
+
+		if (len < 0)
+			return;
+		flood_frame(want, flood->count);
+		if (len != NET_HDR_SIZE + FLOOD_FRAME ||
+		    memcmp(got + NET_HDR_SIZE, want, FLOOD_FRAME) != 0)
+			flood->wrong = true;
+		flood->count++;
+	}
+}
+
+static void flood_writable(void *opaque)
+{
+	(void)opaque;
+}
+
+static void flood_lost(void *opaque)
+{
+	struct flood *flood = opaque;
+
+	flood->losses++;
+	flood->wrong = true;
+}
+
+static void flood_want(void *opaque)
+{
+	struct flood *flood = opaque;
+
+	flood->net->ops->watch(flood->net, true);
+	flood_readable(flood);
+	flood->held = flood->count;
+}
+
+static void flood_not_now(void *opaque)
+{
+	struct flood *flood = opaque;
+
+	flood->net->ops->watch(flood->net, false);
+}
+
+/* @dir/@name: frames @first to @end, each with its length in front. */
+static void flood_file(const char *dir, const char *name, unsigned first, unsigned end)
+{
+	unsigned char frame[FLOOD_FRAME];
+	uint32_t prefix = htonl(FLOOD_FRAME);
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	FILE *f = fopen(path, "w");
+
+	for (unsigned i = first; i < end; i++) {
+		flood_frame(frame, i);
+		cr_assert(fwrite(&prefix, sizeof(prefix), 1, f) == 1 &&
+			  fwrite(frame, sizeof(frame), 1, f) == 1);
+	}
+	cr_assert_eq(fclose(f), 0);
+}
+
+static bool exists(const char *dir, const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	return access(path, F_OK) == 0;
+}
+
+static void flood_start(struct flood *flood, struct loop **ret_loop)
+{
+	struct err err = { "" };
+
+	cr_assert_eq(loop_create(ret_loop, "test", &err), 0);
+	cr_assert_eq(net_user_create(&flood->net, *ret_loop, &err), 0, "%s", err.text);
+	flood->net->readable = flood_readable;
+	flood->net->writable = flood_writable;
+	flood->net->lost = flood_lost;
+	flood->net->opaque = flood;
+	loop_call(*ret_loop, flood_not_now, flood);
+}
+
+Test(user, takes_a_window_of_frames_for_a_card_that_wants_none, .timeout = 60)
+{
+	char dir[] = "/tmp/moat-test-XXXXXX";
+	static struct flood flood;
+	struct loop *loop;
+
+	fake_passt(dir, "cat greeting >&3\n"
+			"until [ -e go ]; do sleep 0.01; done\n"
+			"cat window >&3; : > taken\n"
+			"cat rest >&3; : > done\n"
+			"exec cat <&3 >/dev/null\n");
+	/* The answer to the greeting may be any frame. */
+	flood_file(dir, "greeting", 0, 1);
+	flood_file(dir, "window", 0, FLOOD_WINDOW);
+	flood_file(dir, "rest", FLOOD_WINDOW, FLOOD_FRAMES);
+	flood_start(&flood, &loop);
+	flood_file(dir, "go", 0, 0);
+	while (!exists(dir, "taken") && !flood.wrong)
+		usleep(10000);
+	/* The loop looks at the socket once more at least. */
+	for (int i = 0; i < 3; i++)
+		loop_call(loop, flood_not_now, &flood);
+	usleep(100000);
+	cr_expect_not(exists(dir, "done"), "it takes frames without end");
+	cr_expect_eq(flood.count, 0, "the card wanted none");
+	loop_call(loop, flood_want, &flood);
+	cr_expect_geq(flood.held, FLOOD_WINDOW, "%u were taken", flood.held);
+	while (flood.count < FLOOD_FRAMES && !flood.wrong)
+		usleep(10000);
+	cr_expect_not(flood.wrong, "at frame %u", flood.count);
+	flood.net->ops->destroy(flood.net);
+	loop_destroy(loop);
+	remove_files(dir, (const char *const[]){ "passt", "greeting", "window", "rest", "go",
+						 "taken", "done", NULL });
+}
+
+/* A length that no frame has: the stream can't be followed any further. */
+Test(user, nonsense_from_passt_is_reported_once, .timeout = 60)
+{
+	char dir[] = "/tmp/moat-test-XXXXXX";
+	static struct flood flood;
+	struct loop *loop;
+
+	fake_passt(dir, "cat greeting >&3\n"
+			"printf '\\377\\377\\377\\377' >&3\n"
+			"exec cat <&3 >/dev/null\n");
+	flood_file(dir, "greeting", 0, 1);
+	flood_start(&flood, &loop);
+	loop_call(loop, flood_want, &flood);
+	while (!flood.losses)
+		usleep(10000);
+	loop_call(loop, flood_want, &flood);
+	cr_expect_eq(flood.losses, 1);
+	cr_expect_eq(flood.count, 0);
+	flood.net->ops->destroy(flood.net);
+	loop_destroy(loop);
+	remove_files(dir, (const char *const[]){ "passt", "greeting", NULL });
 }

@@ -296,6 +296,22 @@ Test(virtio_net, receives_into_one_buffer, .timeout = 60)
 	rig_stop(&rig);
 }
 
+/* A backend needn't tell twice of frames that the card left because they were many. */
+Test(virtio_net, receives_all_without_another_call, .timeout = 60)
+{
+	enum { FRAMES = ARRAY_SIZE(((struct wire *)NULL)->in) };
+	static struct rig rig;
+
+	rig_start(&rig, false, 0);
+	for (unsigned i = 0; i < FRAMES; i++)
+		offer_rx(&rig, BUFFER(0), 1526);
+	for (unsigned i = 0; i < FRAMES; i++)
+		add_frame(&rig, 100, i);
+	loop_call(rig.d.loop, do_readable, &rig);
+	driver_wait(&rig.d, RX, FRAMES);
+	rig_stop(&rig);
+}
+
 /* No buffer: the frame waits, the backend isn't polled in vain, and a kick brings it. */
 Test(virtio_net, starved_receiver_loses_nothing, .timeout = 60)
 {
