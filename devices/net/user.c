@@ -11,9 +11,9 @@
  *
  * passt drops what it can't send at once, and the passt of Debian 12 (2023-03) makes
  * a storm of a lost segment: at every duplicate ACK it sends again all that is in
- * flight, and when such ACKs come together as a connection ends, it loops for ever.
- * So `in` holds 4 to 8 MiB, more than the window of most connections. In the
- * nested lab 10 MiB take 1 to 3 s instead of 2 to 100, or no end.
+ * flight, and when such ACKs come together as a connection ends, it may loop for
+ * ever. So `in` holds 4 to 8 MiB, more than the window of most connections. In the
+ * nested lab 10 MiB take 1 to 3 s since, not 14 to 39.
  *
  * passt knows no virtio_net_hdr: it is skipped on the way out and made of zeroes
  * on the way in. Everything but create and destroy runs on the loop's thread.
