@@ -167,6 +167,22 @@ fetch_busybox() {
 	echo "$dir/busybox"
 }
 
+# serve_paced BUSYBOX WWW NAME PAUSE: lets its httpd serve WWW/NAME, of 10 MiB, as cgi-bin/NAME,
+# too: 256 KiB every PAUSE seconds. What a guest reads more slowly than it comes is what the
+# passt of Debian 12 loses connections by (HACKING.md).
+serve_paced() {
+	mkdir -p "$2/cgi-bin"
+	cat > "$2/cgi-bin/$3" <<-END
+		#!$1 sh
+		printf 'Content-Type: application/octet-stream\r\n\r\n'
+		for i in \$($1 seq 0 39); do
+			$1 dd if="../$3" bs=256K skip=\$i count=1 2>/dev/null
+			$1 sleep $4
+		done
+	END
+	chmod 755 "$2/cgi-bin/$3"
+}
+
 # unpack_packages SUITE ARCH DIR PACKAGE...: into DIR, without installing.
 unpack_packages() {
 	local suite=$1 arch=$2 dir=$3 debs deb

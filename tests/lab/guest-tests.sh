@@ -2,7 +2,7 @@
 # What the guests of tests/lab/boot-tests check, from inside. guest/init explains
 # pass, fail, want and the moat_NAME variables from the kernel command line:
 #
-#   moat.host      the host's address, and moat.get, moat.put: its ports
+#   moat.host      the host's address, and moat.get, moat.put: its ports; moat.file: what to get
 #   moat.sum       sha256 of the first disk's 64 MiB; moat.putsum: of its first 2
 #   moat.netsum    sha256 of the 10 MiB that the host serves
 #   moat.type      expected type of every IOMMU group, a pattern ("none": no group)
@@ -91,7 +91,7 @@ check_net() {
 	fi
 	local began sum
 	began=$(cut -d. -f1 /proc/uptime)
-	sum=$(fetch_sum "http://$moat_host:$moat_get/net.bin")
+	sum=$(fetch_sum "http://$moat_host:$moat_get/$moat_file")
 	want "10 MiB down the network arrive intact ($(($(cut -d. -f1 /proc/uptime) - began)) s)" \
 		"$moat_netsum" "$sum"
 	# The host compares what arrives there.
