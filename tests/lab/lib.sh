@@ -18,7 +18,8 @@ want_line() {
 # guest_results: what the guest found itself. The terminal's carriage returns are no part of it.
 guest_results() {
 	tr -d '\r' < "$dir/console" |
-		sed -nE "s/^.*MOAT-GUEST: pass (.*)/ok $name: \1/p; s/^.*MOAT-GUEST: FAIL (.*)/not ok $name: \1/p"
+		sed -nE "s/^.*MOAT-GUEST: pass (.*)/ok $name: \1/p; s/^.*MOAT-GUEST: FAIL (.*)/not ok $name: \1/p
+			s/^.*MOAT-GUEST: note (.*)/# $name: \1/p"
 }
 
 # show NAME: prints NAME.tap with numbers, and what moat printed when a check failed.

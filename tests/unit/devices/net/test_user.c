@@ -615,6 +615,12 @@ static void flood_start(struct flood *flood, struct loop **ret_loop)
 	loop_call(*ret_loop, flood_not_now, flood);
 }
 
+static void flood_stop(struct flood *flood, struct loop *loop)
+{
+	flood->net->ops->destroy(flood->net);
+	loop_destroy(loop);
+}
+
 Test(user, takes_a_window_of_frames_for_a_card_that_wants_none, .timeout = 60)
 {
 	char dir[] = "/tmp/moat-test-XXXXXX";
@@ -645,8 +651,7 @@ Test(user, takes_a_window_of_frames_for_a_card_that_wants_none, .timeout = 60)
 	while (flood.count < FLOOD_FRAMES && !flood.wrong)
 		usleep(10000);
 	cr_expect_not(flood.wrong, "at frame %u", flood.count);
-	flood.net->ops->destroy(flood.net);
-	loop_destroy(loop);
+	flood_stop(&flood, loop);
 	remove_files(dir, (const char *const[]){ "passt", "greeting", "window", "rest", "go",
 						 "taken", "done", NULL });
 }
@@ -669,7 +674,6 @@ Test(user, nonsense_from_passt_is_reported_once, .timeout = 60)
 	loop_call(loop, flood_want, &flood);
 	cr_expect_eq(flood.losses, 1);
 	cr_expect_eq(flood.count, 0);
-	flood.net->ops->destroy(flood.net);
-	loop_destroy(loop);
+	flood_stop(&flood, loop);
 	remove_files(dir, (const char *const[]){ "passt", "greeting", NULL });
 }
